@@ -1,0 +1,1 @@
+//! HTTP/2 CONNECT tunnels: pool and server.

@@ -1,0 +1,1 @@
+//! CA client: requests, caches and rotates workload certificates.

@@ -1,0 +1,1 @@
+//! One TCP session from plan to end record.

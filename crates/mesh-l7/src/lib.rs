@@ -1,0 +1,1 @@
+//! One HTTP exchange: codecs, routes, upstream pool, upgrades.

@@ -1,0 +1,1 @@
+//! Sockets: listen and connect with options, original destination, network namespaces, peek, byte pump.

@@ -1,0 +1,17 @@
+//! Compiles the `.proto` files without `protoc`: protox is a compiler in Rust.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = [
+        "discovery.proto",
+        "workload.proto",
+        "authorization.proto",
+        "ca.proto",
+        "config.proto",
+    ];
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Typed redirection rules applied as one iptables transaction inside a network namespace.

@@ -1,0 +1,1 @@
+//! Pure Gateway API matching: precedence, weighted split, filters and timeouts as data.

@@ -1,0 +1,1 @@
+//! Worker threads, owned tasks, signals, drain, readiness and the admin HTTP shell.

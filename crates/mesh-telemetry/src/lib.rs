@@ -1,0 +1,1 @@
+//! Logs, metric families as types, access records, trace context and OTLP export.

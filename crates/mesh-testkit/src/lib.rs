@@ -1,0 +1,1 @@
+//! Test-only parts: certificate authority, OTLP receiver, scripted peers.

@@ -1,0 +1,1 @@
+//! TLS provider, SPIFFE verification, certificates and CSR making: the only crate that names rustls.

@@ -1,0 +1,3 @@
+//! Edge proxy: Gateway API listeners to backends.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Certificate authority: authenticates callers and signs workload CSRs.
+
+fn main() {}

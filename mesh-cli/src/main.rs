@@ -1,0 +1,3 @@
+//! The mesh command: demo, status and explain.
+
+fn main() {}

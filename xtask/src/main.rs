@@ -1,0 +1,3 @@
+//! The repository's own tasks: ci, test, demo, layers.
+
+fn main() {}
