@@ -1,0 +1,110 @@
+//! `cargo xtask test`: every test layer, and a count of what was executed.
+
+use crate::{demo, packages, run};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+#[derive(Default)]
+struct Count {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+/// Runs the layers in turn. A layer that fails does not stop the others from being run.
+pub(crate) fn run() -> Result<()> {
+    packages::ensure()?;
+    demo::build()?;
+    let mut total = Count::default();
+    let mut broken = Vec::new();
+    let layers: [(&str, &[&str]); 3] = [
+        (
+            "unit",
+            &["test", "--locked", "--workspace", "--exclude", "mesh-tests"],
+        ),
+        (
+            "in-process",
+            &[
+                "test",
+                "--locked",
+                "--package",
+                "mesh-tests",
+                "--test",
+                "in_process",
+            ],
+        ),
+        (
+            "namespaces",
+            &[
+                "test",
+                "--locked",
+                "--package",
+                "mesh-tests",
+                "--test",
+                "netns",
+            ],
+        ),
+    ];
+    for (name, arguments) in layers {
+        println!("==> tests: {name}");
+        let ok = counted(run::cargo(arguments), &mut total).with_context(|| name.to_owned())?;
+        if !ok {
+            broken.push(name);
+        }
+    }
+    println!(
+        "\n{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
+    if !broken.is_empty() {
+        bail!("these test layers failed: {}", broken.join(", "));
+    }
+    if total.passed == 0 {
+        bail!("no test was executed");
+    }
+    Ok(())
+}
+
+/// Runs a test command, shows its output as it comes, and adds up its `test result:` lines.
+fn counted(mut command: Command, total: &mut Count) -> Result<bool> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let stdout = child.stdout.take().context("no output to read")?;
+    let mut terminal = std::io::stdout();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        writeln!(terminal, "{line}")?;
+        if let Some(result) = line.trim_start().strip_prefix("test result:") {
+            total.passed += number_before(result, " passed");
+            total.failed += number_before(result, " failed");
+            total.skipped += number_before(result, " ignored");
+        }
+    }
+    Ok(child.wait()?.success())
+}
+
+fn number_before(text: &str, word: &str) -> u64 {
+    let before = text.split(word).next().unwrap_or_default();
+    before
+        .rsplit(' ')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_read() {
+        let line = " ok. 11 passed; 2 failed; 3 ignored; 0 measured; 0 filtered out; finished";
+        assert_eq!(number_before(line, " passed"), 11);
+        assert_eq!(number_before(line, " failed"), 2);
+        assert_eq!(number_before(line, " ignored"), 3);
+        assert_eq!(number_before("nothing here", " passed"), 0);
+    }
+}
