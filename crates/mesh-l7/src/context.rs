@@ -1,0 +1,147 @@
+//! What the caller knows of a connection before its first request.
+
+use mesh_model::{
+    AppProtocol, ObjectName, PolicySet, PolicyTarget, ServiceName, Snapshot, Workload, WorkloadUid,
+};
+use mesh_plan::Client;
+use mesh_telemetry::{Party, Reporter, Security};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// The HTTP version of a downstream connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1 (and 1.0).
+    Http1,
+    /// HTTP/2, by ALPN or by its preface.
+    Http2,
+    /// Told by the first bytes. Never for a protocol whose server speaks first.
+    Detect,
+}
+
+/// How far the peer is trusted with what it says about the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The edge of the mesh: `x-forwarded-for`, `x-forwarded-proto` and `x-request-id` are written
+    /// here, and what a client claims in them is not believed.
+    Edge {
+        /// The client spoke TLS: `x-forwarded-proto: https`.
+        secure: bool,
+    },
+    /// Inside the mesh: such headers pass through.
+    Mesh,
+}
+
+/// Which requests go where.
+#[derive(Debug, Clone)]
+pub enum OwnedScope {
+    /// The routes of a service port, at a sidecar (outbound) or a waypoint.
+    Service {
+        /// The service.
+        name: ServiceName,
+        /// Its service-side port.
+        port: u16,
+    },
+    /// The routes of the listeners of one port of a Gateway; the host of each request picks the
+    /// listener, and a listener added later counts from the next request on.
+    Gateway {
+        /// The Gateway.
+        gateway: ObjectName,
+        /// The listeners' port.
+        port: u16,
+    },
+    /// The application beside us: no routes.
+    App {
+        /// Where it listens.
+        address: SocketAddr,
+        /// The workload it is.
+        workload: Option<Arc<Workload>>,
+        /// The service it was asked for by, for the records.
+        service: Option<ServiceName>,
+        /// What it speaks, when declared.
+        app_protocol: AppProtocol,
+    },
+    /// One workload behind a waypoint, addressed by itself: no routes.
+    Workload {
+        /// The workload.
+        uid: WorkloadUid,
+        /// The address asked for.
+        address: SocketAddr,
+    },
+}
+
+/// Which policies each request must pass. They are looked up in the snapshot of the moment.
+#[derive(Debug, Clone)]
+pub enum Authorization {
+    /// None here: another enforcement point decides.
+    None,
+    /// All policies of a workload, in full fidelity (a sidecar's inbound side).
+    Workload(WorkloadUid),
+    /// The policies that name one of these objects (a waypoint, a gateway).
+    Targets(Vec<PolicyTarget>),
+}
+
+impl Authorization {
+    /// The policies as of a snapshot. A workload that is not known has no policy that could be
+    /// looked up, so the set names it as missing and the evaluation denies.
+    pub fn policies(&self, snapshot: &Snapshot) -> Option<PolicySet> {
+        match self {
+            Self::None => None,
+            Self::Workload(uid) => Some(snapshot.workload(uid).map_or_else(
+                || PolicySet {
+                    policies: Vec::new(),
+                    missing: vec![ObjectName::new("", uid.0.clone())],
+                },
+                |workload| snapshot.http_policies_for(workload),
+            )),
+            Self::Targets(targets) => {
+                let mut all = PolicySet::default();
+                for target in targets {
+                    let set = snapshot.http_policies_for_target(
+                        &target.kind,
+                        &target.namespace,
+                        &target.name,
+                    );
+                    for policy in set.policies {
+                        if !all.policies.iter().any(|p| p.name == policy.name) {
+                            all.policies.push(policy);
+                        }
+                    }
+                    all.missing.extend(set.missing);
+                }
+                Some(all)
+            }
+        }
+    }
+}
+
+/// A downstream connection, as the room that accepted it sees it.
+#[derive(Debug, Clone)]
+pub struct ConnectionContext {
+    /// The state of the mesh; each request uses the newest.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Whose view of the mesh decides on endpoints: this proxy's.
+    pub client: Client,
+    /// Who connected, for the records and, by its identity, for authorization.
+    pub source: Party,
+    /// The TCP peer; authorization's source address.
+    pub peer_address: SocketAddr,
+    /// The address asked for; authorization's destination address and port.
+    pub destination: SocketAddr,
+    /// Where requests go.
+    pub scope: OwnedScope,
+    /// Which policies they must pass.
+    pub authorization: Authorization,
+    /// From where the records are seen.
+    pub reporter: Reporter,
+    /// How the downstream connection is protected.
+    pub security: Security,
+    /// The version spoken.
+    pub version: HttpVersion,
+    /// Whether this is the edge.
+    pub role: Role,
+    /// Server name of the TLS handshake, at the edge. A request whose host belongs to a listener
+    /// of other certificates is answered 421.
+    pub server_name: Option<Arc<str>>,
+}
