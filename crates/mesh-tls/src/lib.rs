@@ -1,1 +1,30 @@
 //! TLS provider, SPIFFE verification, certificates and CSR making: the only crate that names rustls.
+//!
+//! * [`accept_mesh`] and [`connect_mesh`] speak mutual TLS 1.3 between workloads, with the identity
+//!   rules of interop/hbone.md.
+//! * [`WorkloadCertificate`] is one certificate with everything a handshake needs, built once.
+//! * [`new_csr`] makes the key and the request that a certificate authority signs (interop/ca.md).
+//! * [`EdgeTls`] terminates TLS for gateways, by SNI; [`ServingTls`] for our own gRPC servers.
+//!
+//! Invariant: a private key is made in this process or handed in by the user; it is never written
+//! to disk here and never shown by `Debug`.
+
+mod certificate;
+mod csr;
+mod edge;
+mod error;
+mod mesh;
+mod pem;
+mod provider;
+mod san;
+mod serving;
+mod verify;
+
+pub use certificate::{CertificateReceiver, WorkloadCertificate};
+pub use csr::{PrivateKey, new_csr, new_serving_csr};
+pub use edge::{EdgeInfo, EdgeStream, EdgeTls};
+pub use error::TlsError;
+pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
+pub use provider::install_provider;
+pub use serving::{ServingCertificate, ServingTls};
+pub use verify::Expected;
