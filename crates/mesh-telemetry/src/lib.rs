@@ -1,1 +1,26 @@
 //! Logs, metric families as types, access records, trace context and OTLP export.
+//!
+//! One [`ConnectionRecord`] a connection and one [`RequestRecord`] a request: each counts while the
+//! traffic flows and gives exactly one end record - a log line and metrics with one reason code -
+//! also when it is dropped. Names and labels are those of interop/telemetry.md.
+
+mod access;
+mod connection;
+mod facts;
+mod live;
+mod logging;
+mod metrics;
+mod request;
+mod trace_context;
+mod tracer;
+
+pub use connection::{ByteCounts, ConnectionRecord};
+pub use facts::{
+    ConnectionFacts, Direction, Party, Reporter, RequestFacts, RequestProtocol, Security,
+};
+pub use live::LiveConnection;
+pub use logging::{LogFormat, LogHandle, LoggingError, init_logging};
+pub use metrics::{Counter, Gauge, LabelledCounter, Metrics};
+pub use request::RequestRecord;
+pub use trace_context::{TraceContext, TraceContextError};
+pub use tracer::{Span, SpanKind, Tracer, TracerError, TracerSettings};
