@@ -12,6 +12,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // Ordered maps: the same message always encodes to the same bytes, so a hash of them is a version.
+        .btree_map(".")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,0 +1,1 @@
+//! Every resource survives the wire; what may not pass is refused by name and field.
