@@ -1,1 +1,124 @@
 //! Pure plans: what happens to a connection or request, and the explanation of it.
+//!
+//! Every proxy decides here: `plan(&Snapshot, facts) -> Plan`, no await, no sockets. `mesh explain`
+//! ([`explain`]) calls the very functions that carry the traffic. Sources: interop/waypoint.md,
+//! interop/xds-workload.md section 7, interop/hbone.md, interop/gateway.md.
+
+mod authority;
+mod endpoint;
+pub mod explain;
+mod http;
+mod inbound;
+mod outbound;
+mod policies;
+mod sidecar;
+mod tcp;
+mod waypoint;
+
+pub use authority::{Authority, AuthorityError};
+pub use endpoint::{retry_target, to_service, to_workload};
+pub use explain::{ExplainRequest, Explanation, explain};
+pub use http::{HttpForward, HttpPlan, HttpRedirect, HttpScope, http};
+pub use inbound::inbound;
+pub use mesh_routing::HttpFacts;
+pub use outbound::outbound;
+pub use policies::{gateway_policies, sidecar_policies, waypoint_policies};
+pub use sidecar::{SidecarPlan, SidecarService, sidecar_destination};
+pub use tcp::tcp;
+pub use waypoint::{WaypointTarget, is_waypoint_of, waypoint};
+
+use mesh_model::{AppProtocol, Reason, Service, SpiffeId, Workload};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Who asks: the workload whose traffic a proxy carries, or the gateway or waypoint itself.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its workload, when the control plane has sent it.
+    pub workload: Option<Arc<Workload>>,
+    /// The network it is on; empty on a mesh of one network.
+    pub network: Arc<str>,
+    /// Its namespace: which of several services of one name or address it sees.
+    pub namespace: Arc<str>,
+}
+
+impl Client {
+    /// The client that a workload is.
+    pub fn of(workload: &Arc<Workload>) -> Self {
+        Self {
+            workload: Some(workload.clone()),
+            network: workload.network.clone(),
+            namespace: workload.namespace.clone(),
+        }
+    }
+
+    fn place(&self) -> mesh_balance::Client<'_> {
+        mesh_balance::Client {
+            network: &self.network,
+            workload: self.workload.as_deref(),
+        }
+    }
+}
+
+/// How bytes travel to a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Transport {
+    /// As they are.
+    Plain,
+    /// In a CONNECT tunnel with mutual TLS.
+    Hbone {
+        /// `:authority` of the CONNECT.
+        authority: String,
+        /// The identities of which the peer must prove one. Empty: no peer is acceptable.
+        expected: Vec<SpiffeId>,
+    },
+}
+
+/// What a target is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TargetKind {
+    /// The original destination, unknown to the mesh.
+    Passthrough,
+    /// The workload that serves.
+    Endpoint,
+    /// A waypoint in front of it.
+    Waypoint,
+}
+
+/// Where a connection goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Where TCP goes: port 15008 of the pod for HBONE, else the pod and its port.
+    pub address: SocketAddr,
+    /// How.
+    pub transport: Transport,
+    /// The endpoint, or the waypoint.
+    pub workload: Option<Arc<Workload>>,
+    /// The service asked for.
+    pub service: Option<Arc<Service>>,
+    /// The port of that service that was asked for.
+    pub service_port: Option<u16>,
+    /// What the target is.
+    pub kind: TargetKind,
+    /// What the port speaks, as declared.
+    pub app_protocol: AppProtocol,
+    /// Pod and target port for an endpoint; else the address asked for.
+    pub destination: SocketAddr,
+}
+
+/// Why nothing is connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub reason: Reason,
+    /// In words, for the log and for people.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        Self { reason, detail }
+    }
+}

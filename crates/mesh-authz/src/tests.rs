@@ -1,0 +1,1 @@
+//! Decisions, by hand and against an oracle.

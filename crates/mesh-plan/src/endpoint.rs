@@ -1,0 +1,119 @@
+//! From a service or workload to the endpoint and how it is reached.
+
+use crate::{Client, Refusal, Target, TargetKind, Transport};
+use mesh_balance::Choice;
+use mesh_model::{
+    AppProtocol, Dice, PORT_HBONE, Reason, Service, ServicePort, Snapshot, SpiffeId,
+    TunnelProtocol, Workload,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// An endpoint of a service's port, never a waypoint: the way of gateways, waypoints and routes.
+///
+/// # Errors
+/// [`Reason::NoEndpoint`]: the service has no such port, or no usable endpoint for it.
+pub fn to_service(
+    snapshot: &Snapshot,
+    client: &Client,
+    service: &Arc<Service>,
+    port: u16,
+    dice: &mut Dice,
+) -> Result<Target, Refusal> {
+    let port = service_port(service, port)?;
+    mesh_balance::choose(snapshot, service, port, client.place(), dice)
+        .map(|choice| of_service(service, port, choice))
+        .ok_or_else(|| no_endpoint(service, port.service_port))
+}
+
+/// Another endpoint of the service of a target that failed, for a retry. None when there is no other.
+pub fn retry_target(
+    snapshot: &Snapshot,
+    client: &Client,
+    failed: &Target,
+    dice: &mut Dice,
+) -> Option<Target> {
+    let service = failed.service.as_ref()?;
+    if failed.kind != TargetKind::Endpoint {
+        return None;
+    }
+    let port = service.port(failed.service_port?)?;
+    mesh_balance::order(snapshot, service, port, client.place(), dice)
+        .into_iter()
+        .find(|choice| choice.address != failed.destination)
+        .map(|choice| of_service(service, port, choice))
+}
+
+/// A workload asked for by its own address.
+pub fn to_workload(workload: &Arc<Workload>, address: SocketAddr) -> Target {
+    let expected = workload.identity().into_iter().collect();
+    let (via, transport) = reached(workload, address, expected);
+    Target {
+        address: via,
+        transport,
+        workload: Some(workload.clone()),
+        service: None,
+        service_port: None,
+        kind: TargetKind::Endpoint,
+        app_protocol: AppProtocol::Unknown,
+        destination: address,
+    }
+}
+
+fn of_service(service: &Arc<Service>, port: &ServicePort, choice: Choice) -> Target {
+    let expected = expected(&choice.workload, Some(service));
+    let (via, transport) = reached(&choice.workload, choice.address, expected);
+    Target {
+        address: via,
+        transport,
+        workload: Some(choice.workload),
+        service: Some(service.clone()),
+        service_port: Some(port.service_port),
+        kind: TargetKind::Endpoint,
+        app_protocol: port.app_protocol,
+        destination: choice.address,
+    }
+}
+
+/// The identities a workload may prove: its own, and those its service vouches for.
+pub(crate) fn expected(workload: &Workload, service: Option<&Arc<Service>>) -> Vec<SpiffeId> {
+    let mut all: Vec<SpiffeId> = workload.identity().into_iter().collect();
+    for name in service.iter().flat_map(|s| &s.subject_alt_names) {
+        if !all.contains(name) {
+            all.push(name.clone());
+        }
+    }
+    all
+}
+
+fn reached(
+    workload: &Workload,
+    address: SocketAddr,
+    expected: Vec<SpiffeId>,
+) -> (SocketAddr, Transport) {
+    match workload.protocol {
+        TunnelProtocol::None => (address, Transport::Plain),
+        TunnelProtocol::Hbone => (
+            SocketAddr::new(address.ip(), PORT_HBONE),
+            Transport::Hbone {
+                authority: address.to_string(),
+                expected,
+            },
+        ),
+    }
+}
+
+pub(crate) fn service_port(service: &Service, port: u16) -> Result<&ServicePort, Refusal> {
+    service.port(port).ok_or_else(|| {
+        let detail = format!("service {} has no port {port}", service.name);
+        Refusal::new(Reason::NoEndpoint, detail)
+    })
+}
+
+pub(crate) fn no_endpoint(service: &Service, port: u16) -> Refusal {
+    let detail = format!(
+        "service {} has no usable endpoint for port {port}",
+        service.name
+    );
+    Refusal::new(Reason::NoEndpoint, detail)
+}
