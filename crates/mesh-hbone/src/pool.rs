@@ -1,0 +1,293 @@
+//! The pool of client connections of one worker.
+//!
+//! A key has any number of connections. A request takes a place on the first one with room; when
+//! there is none, one dial is started, and all who need the key meanwhile wait for that dial and
+//! share its outcome. A full connection is passed over until one of its streams ends. A connection
+//! found closed, or closing after a GOAWAY, is dropped at checkout and another is dialled; a
+//! request that was sent is never sent again. Connections keep the certificate they were made
+//! with: a rotated one is used from the next dial on (interop/hbone.md, "Pooling").
+
+use crate::client::{self, Checkout, Connection, Place};
+use crate::{HboneStream, PoolSettings, TunnelError};
+use http::HeaderMap;
+use mesh_model::SpiffeId;
+use mesh_net::ConnectOptions;
+use mesh_runtime::Scope;
+use mesh_tls::{Expected, WorkloadCertificate};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+/// How often one open may wait for a dial and then find every place of it taken by others.
+const ROUNDS_MAX: usize = 64;
+
+/// What a CONNECT asks for.
+#[derive(Debug, Clone)]
+pub struct ConnectRequest {
+    /// The `:authority`: `ip:port`, `[ip6]:port` or `host:port`.
+    pub authority: String,
+    /// Further headers: baggage, forwarded, traceparent.
+    pub headers: HeaderMap,
+}
+
+/// What must be equal for two requests to share a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TunnelKey {
+    /// Whose certificate we present.
+    pub source: SpiffeId,
+    /// Whom we expect at the far side.
+    pub expected: Expected,
+    /// Where TCP goes.
+    pub address: SocketAddr,
+    /// The address the connection comes from, when that matters to the far side's policies.
+    pub source_ip: Option<IpAddr>,
+}
+
+/// How to make a connection, should one be needed.
+#[derive(Clone)]
+pub struct Dial {
+    /// Of the TCP connection.
+    pub options: ConnectOptions,
+    /// Presented by us; its identity is the key's source.
+    pub certificate: Arc<WorkloadCertificate>,
+}
+
+/// The pool of one worker; clones are the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    settings: PoolSettings,
+    scope: Scope,
+    entries: RefCell<HashMap<TunnelKey, Entry>>,
+    connections: Cell<usize>,
+    next_id: Cell<u64>,
+}
+
+type Outcome = Option<Result<(), TunnelError>>;
+
+#[derive(Default)]
+struct Entry {
+    connections: Vec<(u64, Connection)>,
+    dialing: Option<watch::Receiver<Outcome>>,
+}
+
+impl Pool {
+    /// An empty pool. Its connections are tasks of `scope` and end with it.
+    pub fn new(settings: PoolSettings, scope: &Scope) -> Self {
+        Self {
+            inner: Rc::new(Inner {
+                settings,
+                scope: scope.clone(),
+                entries: RefCell::default(),
+                connections: Cell::new(0),
+                next_id: Cell::new(0),
+            }),
+        }
+    }
+
+    /// Connections that are open now.
+    pub fn connections(&self) -> usize {
+        self.inner.connections.get()
+    }
+
+    /// Opens a stream: over a pooled connection when one has room, else over a new one.
+    ///
+    /// # Errors
+    /// See [`TunnelError`]; [`TunnelError::retry_is_safe`] tells whether the request was sent.
+    pub async fn open(
+        &self,
+        key: &TunnelKey,
+        dial: Dial,
+        request: ConnectRequest,
+    ) -> Result<HboneStream, TunnelError> {
+        let target = key.clone();
+        let connect = move || {
+            let (target, dial) = (target.clone(), dial.clone());
+            async move {
+                let tcp = mesh_net::connect(target.address, &dial.options).await?;
+                let (stream, _peer) =
+                    mesh_tls::connect_mesh(tcp, &dial.certificate, &target.expected).await?;
+                Ok(stream)
+            }
+        };
+        self.open_with(key, connect, &request).await
+    }
+
+    /// [`Self::open`] over any byte stream.
+    pub(crate) async fn open_with<S, D, F>(
+        &self,
+        key: &TunnelKey,
+        dial: D,
+        request: &ConnectRequest,
+    ) -> Result<HboneStream, TunnelError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        D: Fn() -> F,
+        F: Future<Output = Result<S, TunnelError>> + 'static,
+    {
+        for _ in 0..ROUNDS_MAX {
+            if let Some(place) = self.inner.checkout(key) {
+                return place.connect(request, &self.inner.settings).await;
+            }
+            let mut outcome = match self.inner.dial_in_progress(key) {
+                Some(outcome) => outcome,
+                None => self.inner.start_dial(key, dial())?,
+            };
+            match outcome.wait_for(Option::is_some).await {
+                Ok(done) => done.clone().unwrap_or(Err(TunnelError::Closed))?,
+                Err(_) => return Err(TunnelError::Closed),
+            }
+        }
+        Err(TunnelError::Overloaded("waiting rounds"))
+    }
+}
+
+impl Inner {
+    /// A place on a connection of the key; connections found closed are dropped on the way.
+    fn checkout(&self, key: &TunnelKey) -> Option<Place> {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.get_mut(key)?;
+        let mut place = None;
+        let before = entry.connections.len();
+        entry.connections.retain(|(_, connection)| {
+            if place.is_some() {
+                return true;
+            }
+            match connection.checkout() {
+                Checkout::Place(found) => {
+                    place = Some(found);
+                    true
+                }
+                Checkout::Full => true,
+                Checkout::Gone => false,
+            }
+        });
+        let gone = before - entry.connections.len();
+        self.connections.set(self.connections.get() - gone);
+        place
+    }
+
+    fn dial_in_progress(&self, key: &TunnelKey) -> Option<watch::Receiver<Outcome>> {
+        self.entries.borrow().get(key)?.dialing.clone()
+    }
+
+    /// Starts a dial as a task of its own, so that it goes on for those who wait even when the
+    /// request that started it is given up.
+    fn start_dial<S, F>(
+        self: &Rc<Self>,
+        key: &TunnelKey,
+        dial: F,
+    ) -> Result<watch::Receiver<Outcome>, TunnelError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+        F: Future<Output = Result<S, TunnelError>> + 'static,
+    {
+        if self.connections.get() >= self.settings.connections_max {
+            return Err(TunnelError::Overloaded("connections"));
+        }
+        let (done, outcome) = watch::channel(None);
+        self.entries
+            .borrow_mut()
+            .entry(key.clone())
+            .or_default()
+            .dialing = Some(outcome.clone());
+        let dialing = Dialing {
+            inner: Rc::downgrade(self),
+            key: key.clone(),
+            done,
+        };
+        let settings = self.settings.clone();
+        self.scope.spawn_local("hbone connection", async move {
+            let result = async { client::handshake(dial.await?, &settings).await };
+            match result.await {
+                Ok((connection, driver)) => {
+                    let retire = dialing.succeed(connection);
+                    driver.run(retire).await;
+                }
+                Err(error) => dialing.fail(error),
+            }
+        });
+        Ok(outcome)
+    }
+
+    fn add(&self, key: &TunnelKey, connection: Connection) -> u64 {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(key.clone()).or_default();
+        entry.connections.push((id, connection));
+        self.connections.set(self.connections.get() + 1);
+        id
+    }
+
+    /// Takes a connection out; nothing happens when a checkout dropped it already.
+    fn remove(&self, key: &TunnelKey, id: u64) {
+        let mut entries = self.entries.borrow_mut();
+        let Some(entry) = entries.get_mut(key) else {
+            return;
+        };
+        let before = entry.connections.len();
+        entry.connections.retain(|(of, _)| *of != id);
+        let gone = before - entry.connections.len();
+        self.connections.set(self.connections.get() - gone);
+        if entry.connections.is_empty() && entry.dialing.is_none() {
+            entries.remove(key);
+        }
+    }
+
+    fn stop_dialing(&self, key: &TunnelKey) {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(key) {
+            entry.dialing = None;
+            if entry.connections.is_empty() {
+                entries.remove(key);
+            }
+        }
+    }
+}
+
+/// A dial in progress. Dropped without an outcome (the scope was cancelled, a panic), it frees the
+/// key, and those who wait see the channel close.
+struct Dialing {
+    inner: Weak<Inner>,
+    key: TunnelKey,
+    done: watch::Sender<Outcome>,
+}
+
+impl Dialing {
+    /// Puts the connection in the pool, tells those who wait, and gives what takes it out again.
+    fn succeed(self, connection: Connection) -> impl FnOnce() + use<> {
+        let (inner, key) = (self.inner.clone(), self.key.clone());
+        let id = inner.upgrade().map(|pool| pool.add(&key, connection));
+        self.finish(Ok(()));
+        move || {
+            if let (Some(pool), Some(id)) = (inner.upgrade(), id) {
+                pool.remove(&key, id);
+            }
+        }
+    }
+
+    fn fail(self, error: TunnelError) {
+        self.finish(Err(error));
+    }
+
+    fn finish(self, result: Result<(), TunnelError>) {
+        // Nobody waiting is fine: the request was given up.
+        self.done.send_replace(Some(result));
+    }
+}
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.stop_dialing(&self.key);
+        }
+    }
+}
