@@ -1,1 +1,23 @@
-//! Sockets: listen and connect with options, original destination, network namespaces, peek, byte pump.
+//! Sockets: listen and connect with options, original destination, network namespaces, protocol
+//! detection, and the byte pump.
+//!
+//! Every socket a proxy makes is made here, so that marks, keep-alive, backlog and namespaces are
+//! decided in one place. Nothing here knows of TLS, HTTP or the mesh.
+
+mod connect;
+mod detect;
+mod listen;
+mod netns;
+mod original;
+mod prefixed;
+mod pump;
+mod sni;
+
+pub use connect::{CONNECT_TIMEOUT_DEFAULT, ConnectError, ConnectOptions, connect};
+pub use detect::{DETECT_TIMEOUT, FirstSpeaker, Protocol, detect, first_speaker};
+pub use listen::{LISTEN_BACKLOG, ListenOptions, accept, listen, tune};
+pub use netns::Netns;
+pub use original::original_destination;
+pub use prefixed::Prefixed;
+pub use pump::{Counters, PUMP_BUFFER_BYTES, PumpEnd, Side, pump};
+pub use sni::{ClientHello, peek_server_name, server_name};

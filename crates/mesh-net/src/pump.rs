@@ -1,0 +1,260 @@
+//! The byte pump: two streams joined until both directions have ended.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes read at once, and so the most that one direction ever holds. Large enough that a system
+/// call moves a full receive buffer, small enough to stay in the CPU's cache.
+pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
+/// Reads of one direction before the others of the thread have their turn.
+const ROUNDS_MAX: u32 = 16;
+
+thread_local! {
+    /// One read buffer for all the pumps of a thread: a pump uses it within one poll only, so an
+    /// idle connection holds no buffer at all.
+    static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
+
+/// Bytes moved so far. Written by the pump as they move, read by anyone at any time.
+#[derive(Debug, Default)]
+pub struct Counters {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Counters {
+    /// Counters at zero.
+    pub const fn new() -> Self {
+        Self {
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes moved from downstream to upstream.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes moved from upstream to downstream.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+}
+
+/// One side of a pump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The side that connected to us.
+    Downstream,
+    /// The side we connected to.
+    Upstream,
+}
+
+/// How a pump ended.
+#[derive(Debug)]
+pub enum PumpEnd {
+    /// Both sides ended their stream and all bytes arrived.
+    Complete,
+    /// A side failed; what was under way in the other direction is lost.
+    Failed {
+        /// The side whose stream gave the error.
+        side: Side,
+        /// The error.
+        error: io::Error,
+    },
+}
+
+/// Moves bytes both ways until both directions have ended. The end of one side is passed on once
+/// its bytes have arrived, while the other direction goes on (half-close). A direction whose
+/// receiver is slow holds at most [`PUMP_BUFFER_BYTES`] and reads no more until they are gone; an
+/// idle one holds nothing. Dropping the future ends the session where it stands.
+pub async fn pump<A, B>(down: &mut A, up: &mut B, counters: &Counters) -> PumpEnd
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut forth, mut back) = (Direction::default(), Direction::default());
+    let outcome = poll_fn(|cx| {
+        let forth_done = forth.poll(cx, down, up, &counters.sent);
+        if let Poll::Ready(Err(fault)) = forth_done {
+            return Poll::Ready(Err(fault.seen_from(Side::Downstream)));
+        }
+        let back_done = back.poll(cx, up, down, &counters.received);
+        if let Poll::Ready(Err(fault)) = back_done {
+            return Poll::Ready(Err(fault.seen_from(Side::Upstream)));
+        }
+        ready!(forth_done).ok();
+        ready!(back_done).ok();
+        Poll::Ready(Ok(()))
+    })
+    .await;
+    match outcome {
+        Ok(()) => PumpEnd::Complete,
+        Err((side, error)) => PumpEnd::Failed { side, error },
+    }
+}
+
+/// What failed within a direction.
+enum DirectionFault {
+    Reading(io::Error),
+    Writing(io::Error),
+}
+
+impl DirectionFault {
+    fn seen_from(self, reader: Side) -> (Side, io::Error) {
+        match (self, reader) {
+            (Self::Reading(error), side) => (side, error),
+            (Self::Writing(error), Side::Downstream) => (Side::Upstream, error),
+            (Self::Writing(error), Side::Upstream) => (Side::Downstream, error),
+        }
+    }
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Moving,
+    /// The reader ended; what is held goes out, then the end itself.
+    Ending,
+    Done,
+}
+
+#[derive(Default)]
+struct Direction {
+    phase: Phase,
+    /// Read and not taken by the writer yet; empty and without memory most of the time.
+    held: Vec<u8>,
+    /// How much of `held` has been written.
+    written: usize,
+    /// Something was written since the last flush.
+    unflushed: bool,
+}
+
+impl Direction {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Poll<Result<(), DirectionFault>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        for _ in 0..ROUNDS_MAX {
+            if self.phase == Phase::Done {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_held(cx, to, count)).map_err(DirectionFault::Writing)?;
+            if self.phase == Phase::Ending {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(DirectionFault::Writing)?;
+                self.phase = Phase::Done;
+                continue;
+            }
+            if self.poll_move(cx, from, to, count)?.is_pending() {
+                // Nothing to read: let a stream that gathers writes (TLS, HTTP/2) send them.
+                if self.unflushed {
+                    let flushed = Pin::new(&mut *to).poll_flush(cx);
+                    ready!(flushed).map_err(DirectionFault::Writing)?;
+                    self.unflushed = false;
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes out what is held; ready when nothing is.
+    fn poll_held<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.held.get(self.written..).filter(|r| !r.is_empty()) {
+            self.written += ready!(poll_write(cx, to, rest, count))?;
+        }
+        if !self.held.is_empty() {
+            self.held = Vec::new();
+            self.written = 0;
+            self.unflushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once and writes as much as the writer takes; the rest is held. Ready: go on.
+    fn poll_move<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut R,
+        to: &mut W,
+        count: &AtomicU64,
+    ) -> Result<Poll<()>, DirectionFault>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        with_scratch(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(from).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Ready(result) => result.map_err(DirectionFault::Reading)?,
+            }
+            let mut rest = buffer.filled();
+            if rest.is_empty() {
+                self.phase = Phase::Ending;
+                return Ok(Poll::Ready(()));
+            }
+            while !rest.is_empty() {
+                match poll_write(cx, to, rest, count) {
+                    Poll::Ready(result) => {
+                        let n = result.map_err(DirectionFault::Writing)?;
+                        self.unflushed = true;
+                        rest = rest.get(n..).unwrap_or_default();
+                    }
+                    Poll::Pending => {
+                        self.held = rest.to_vec();
+                        break;
+                    }
+                }
+            }
+            Ok(Poll::Ready(()))
+        })
+    }
+}
+
+fn poll_write<W: AsyncWrite + Unpin>(
+    cx: &mut Context<'_>,
+    to: &mut W,
+    data: &[u8],
+    count: &AtomicU64,
+) -> Poll<io::Result<usize>> {
+    let n = ready!(Pin::new(to).poll_write(cx, data))?;
+    if n == 0 {
+        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    }
+    count.fetch_add(n as u64, Ordering::Relaxed);
+    Poll::Ready(Ok(n))
+}
+
+/// Lends the thread's buffer. It is taken out meanwhile, so that a pump within the poll of another
+/// (a stream that is itself pumped) makes one of its own instead of sharing.
+fn with_scratch<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    let taken = SCRATCH.try_with(Cell::take).ok().flatten();
+    let mut scratch = taken.unwrap_or_else(|| vec![0; PUMP_BUFFER_BYTES].into_boxed_slice());
+    let result = f(&mut scratch);
+    // At the end of the thread there is no place to put it back; it is freed instead.
+    SCRATCH.try_with(|place| place.set(Some(scratch))).ok();
+    result
+}
+
+#[cfg(test)]
+mod tests;
