@@ -1,15 +1,201 @@
-//! The delta ADS client.
+//! The delta ADS client (interop/xds-workload.md sections 1 to 4).
+//!
+//! One task, one stream at a time. State outlives the stream: while the control plane is away the
+//! last state stays in use, and a reconnect asks only for what has changed since.
+
+mod backoff;
+mod state;
 
 use crate::NodeInfo;
 use crate::hub::Hub;
-use mesh_grpc::ChannelSettings;
+use backoff::Backoff;
+use mesh_grpc::{ChannelError, ChannelSettings};
+use mesh_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as WireStatus};
+use state::Held;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+/// The largest message taken, in bytes: a full state of a large mesh is one message.
+const MESSAGE_BYTES_MAX: usize = 200 << 20;
+/// Requests that may wait for the transport: one a type, and an answer a response.
+const REQUESTS_WAITING_MAX: usize = 16;
+/// Changes within this time come as one notice.
+const COALESCE: Duration = Duration::from_millis(20);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error("{}: {}", .0.code(), .0.message())]
+    Call(Status),
+    #[error("the control plane ended the stream")]
+    Ended,
+}
+
+impl SessionError {
+    /// Ends that happen in a healthy mesh (a server's connection age, a proxy in between): the next
+    /// try follows at once.
+    fn is_routine(&self) -> bool {
+        match self {
+            Self::Ended => true,
+            Self::Channel(_) => false,
+            Self::Call(status) => match status.code() {
+                Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => true,
+                Code::Unavailable => {
+                    let text = status.message();
+                    text.contains("transport is closing") || text.contains("received prior goaway")
+                }
+                _ => false,
+            },
+        }
+    }
+}
 
 /// Keeps the hub up to date until the task is ended.
 pub(crate) async fn run(
-    _channel: ChannelSettings,
-    _node: NodeInfo,
-    _kinds: Vec<&'static str>,
-    _hub: Hub,
+    channel: ChannelSettings,
+    node: NodeInfo,
+    kinds: Vec<&'static str>,
+    hub: Hub,
 ) {
-    std::future::pending::<()>().await;
+    let mut client = Client {
+        channel,
+        node,
+        held: Held::new(kinds),
+        hub,
+    };
+    let mut backoff = Backoff::new();
+    loop {
+        let Err(error) = client.session().await;
+        let wait = backoff.next(error.is_routine());
+        tracing::info!(%error, wait_ms = wait.as_millis(), "discovery stream ended");
+        client.hub.publish();
+        client.hub.set_status(|s| {
+            s.connected = false;
+            s.last_error = Some(error.to_string());
+        });
+        tokio::time::sleep(wait).await;
+    }
+}
+
+struct Client {
+    channel: ChannelSettings,
+    node: NodeInfo,
+    held: Held,
+    hub: Hub,
+}
+
+impl Client {
+    /// One stream, from dial to end.
+    async fn session(&mut self) -> Result<std::convert::Infallible, SessionError> {
+        let (requests, mut responses) = self.open().await?;
+        self.hub.set_status(|s| {
+            s.connected = true;
+            s.sessions += 1;
+        });
+        tracing::info!(address = %self.channel.address, "discovery stream open");
+        let mut publish_at: Option<Instant> = None;
+        loop {
+            let due = publish_at.unwrap_or_else(Instant::now);
+            tokio::select! {
+                () = tokio::time::sleep_until(due), if publish_at.is_some() => {
+                    publish_at = None;
+                    self.hub.publish();
+                }
+                message = responses.message() => {
+                    let response = message.map_err(SessionError::Call)?.ok_or(SessionError::Ended)?;
+                    let answer = self.take(response);
+                    requests.send(answer).await.map_err(|_| SessionError::Ended)?;
+                    if self.hub.is_changed() && publish_at.is_none() {
+                        publish_at = Some(Instant::now() + COALESCE);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+    ) -> Result<
+        (
+            mpsc::Sender<DeltaDiscoveryRequest>,
+            Streaming<DeltaDiscoveryResponse>,
+        ),
+        SessionError,
+    > {
+        let channel = self.channel.connect().await?;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let (sender, receiver) = mpsc::channel(REQUESTS_WAITING_MAX);
+        for type_url in self.held.kinds() {
+            // Every first request of a type carries the node, as istiod expects.
+            let request = DeltaDiscoveryRequest {
+                node: Some(self.node.wire()),
+                type_url: type_url.into(),
+                initial_resource_versions: self.held.versions(type_url),
+                ..DeltaDiscoveryRequest::default()
+            };
+            sender
+                .send(request)
+                .await
+                .map_err(|_| SessionError::Ended)?;
+        }
+        let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+        self.channel.authorize(&mut request)?;
+        let response = client
+            .delta_aggregated_resources(request)
+            .await
+            .map_err(SessionError::Call)?;
+        Ok((sender, response.into_inner()))
+    }
+
+    /// Applies a response and gives the answer to it. Good resources are applied even when others
+    /// of the same response are refused.
+    fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        let DeltaDiscoveryResponse {
+            type_url,
+            nonce,
+            resources,
+            removed_resources,
+            ..
+        } = response;
+        let mut errors = Vec::new();
+        if self.held.knows(&type_url) {
+            for resource in resources {
+                if let Err(error) = self.held.apply(&mut self.hub, &type_url, resource) {
+                    errors.push(error);
+                }
+            }
+            for name in removed_resources {
+                self.held.forget(&mut self.hub, &type_url, &name);
+            }
+            if self.held.answered(&type_url) {
+                self.hub.open_gate();
+            }
+        } else {
+            tracing::warn!(
+                type_url,
+                "resources of a type not subscribed to are ignored"
+            );
+        }
+        self.hub.set_status(|_| {});
+        let refusal = errors.join("; ");
+        if !refusal.is_empty() {
+            tracing::warn!(type_url, refusal, "resources refused");
+        }
+        DeltaDiscoveryRequest {
+            type_url,
+            response_nonce: nonce,
+            error_detail: (!refusal.is_empty()).then_some(WireStatus {
+                code: 0,
+                message: refusal,
+            }),
+            ..DeltaDiscoveryRequest::default()
+        }
+    }
 }

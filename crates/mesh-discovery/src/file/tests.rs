@@ -1,0 +1,1 @@
+//! The file's form, its mistakes, and edits picked up while running.
