@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 
 /// Runs a test on one thread, as a worker would.
-pub fn local<F: AsyncFnOnce(Scope)>(test: F) {
+pub(crate) fn local<F: AsyncFnOnce(Scope)>(test: F) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -27,7 +27,7 @@ pub fn local<F: AsyncFnOnce(Scope)>(test: F) {
 }
 
 /// The identity of a service account of the test mesh.
-pub fn id(account: &str) -> SpiffeId {
+pub(crate) fn id(account: &str) -> SpiffeId {
     SpiffeId::new("cluster.local", "demo", account).unwrap()
 }
 
@@ -36,7 +36,7 @@ fn certificate(account: &str) -> Arc<WorkloadCertificate> {
 }
 
 /// A dial as the client.
-pub fn dial() -> Dial {
+pub(crate) fn dial() -> Dial {
     Dial {
         options: ConnectOptions::default(),
         certificate: certificate("client"),
@@ -44,7 +44,7 @@ pub fn dial() -> Dial {
 }
 
 /// A CONNECT with one header.
-pub fn request(authority: &str) -> ConnectRequest {
+pub(crate) fn request(authority: &str) -> ConnectRequest {
     let mut headers = HeaderMap::new();
     headers.insert("baggage", "a=b".parse().unwrap());
     ConnectRequest {
@@ -54,12 +54,12 @@ pub fn request(authority: &str) -> ConnectRequest {
 }
 
 /// Opens a stream to port 80.
-pub async fn open(pool: &Pool, origin: &Origin) -> Result<HboneStream, TunnelError> {
+pub(crate) async fn open(pool: &Pool, origin: &Origin) -> Result<HboneStream, TunnelError> {
     origin.open(pool, request("10.0.0.9:80")).await
 }
 
 /// Sends back what comes until it ends.
-pub async fn echo(stream: HboneStream) {
+pub(crate) async fn echo(stream: HboneStream) {
     let (mut read, mut write) = tokio::io::split(stream);
     // A client that goes away in the middle is part of several tests.
     if tokio::io::copy(&mut read, &mut write).await.is_ok() {
@@ -68,7 +68,7 @@ pub async fn echo(stream: HboneStream) {
 }
 
 /// A tunnel server.
-pub struct Origin {
+pub(crate) struct Origin {
     address: SocketAddr,
     connections: Rc<Cell<usize>>,
     requests: Rc<Cell<usize>>,
@@ -77,7 +77,7 @@ pub struct Origin {
 
 impl Origin {
     /// Starts one that never drains.
-    pub fn start<F, Fut>(scope: &Scope, handler: F) -> Self
+    pub(crate) fn start<F, Fut>(scope: &Scope, handler: F) -> Self
     where
         F: Fn(Incoming) -> Fut + 'static,
         Fut: Future<Output = ()> + 'static,
@@ -86,7 +86,7 @@ impl Origin {
     }
 
     /// Starts one.
-    pub fn start_with<F, Fut>(scope: &Scope, drain: &Drain, handler: F) -> Self
+    pub(crate) fn start_with<F, Fut>(scope: &Scope, drain: &Drain, handler: F) -> Self
     where
         F: Fn(Incoming) -> Fut + 'static,
         Fut: Future<Output = ()> + 'static,
@@ -132,22 +132,22 @@ impl Origin {
     }
 
     /// TCP connections taken so far.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.get()
     }
 
     /// Requests that reached the handler so far.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.requests.get()
     }
 
     /// The drain of connections from now on.
-    pub fn use_drain(&self, drain: &Drain) {
+    pub(crate) fn use_drain(&self, drain: &Drain) {
         *self.drain.borrow_mut() = drain.clone();
     }
 
     /// The pool key of this server.
-    pub fn key(&self) -> TunnelKey {
+    pub(crate) fn key(&self) -> TunnelKey {
         TunnelKey {
             source: id("client"),
             expected: Expected::AnyOf(vec![id("server")]),
@@ -157,7 +157,7 @@ impl Origin {
     }
 
     /// Opens a stream.
-    pub async fn open(
+    pub(crate) async fn open(
         &self,
         pool: &Pool,
         request: ConnectRequest,
@@ -166,7 +166,7 @@ impl Origin {
     }
 
     /// A TLS connection without HTTP/2 on it.
-    pub async fn raw_tls(&self) -> MeshStream<TcpStream> {
+    pub(crate) async fn raw_tls(&self) -> MeshStream<TcpStream> {
         let tcp = mesh_net::connect(self.address, &ConnectOptions::default())
             .await
             .unwrap();
@@ -178,7 +178,7 @@ impl Origin {
     }
 
     /// An HTTP/2 client that sends what it is told, however wrong.
-    pub async fn raw_h2(&self, scope: &Scope) -> h2::client::SendRequest<Bytes> {
+    pub(crate) async fn raw_h2(&self, scope: &Scope) -> h2::client::SendRequest<Bytes> {
         let (client, connection) = h2::client::handshake(self.raw_tls().await).await.unwrap();
         scope.spawn_local("raw client", async move {
             drop(connection.await);
