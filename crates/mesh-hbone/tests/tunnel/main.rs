@@ -1,6 +1,7 @@
 //! Tunnels over real TLS on loopback: the pool and the server together, and the server against
 //! peers that misbehave.
 
+#[cfg(test)]
 mod support;
 
 use http::{HeaderMap, Method, Request, StatusCode};
