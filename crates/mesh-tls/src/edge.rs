@@ -166,3 +166,6 @@ impl ResolvesServerCert for BySni {
             .map(|e| e.certified.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

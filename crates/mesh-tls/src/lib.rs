@@ -18,6 +18,8 @@ mod pem;
 mod provider;
 mod san;
 mod serving;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 pub use certificate::{CertificateReceiver, WorkloadCertificate};

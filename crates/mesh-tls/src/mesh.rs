@@ -100,3 +100,6 @@ fn peer_of(
         not_after: facts.not_after,
     })
 }
+
+#[cfg(test)]
+mod tests;
