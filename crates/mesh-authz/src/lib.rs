@@ -85,7 +85,7 @@ fn enforced(set: &PolicySet, facts: &Facts<'_>) -> Decision {
             (Action::Deny, None) => {}
             (Action::Allow, hit) => {
                 allow_first = allow_first.or(Some(policy));
-                allowed_by = allowed_by.or(hit.map(|rule| (policy, rule)));
+                allowed_by = allowed_by.or_else(|| hit.map(|rule| (policy, rule)));
             }
         }
     }

@@ -130,7 +130,7 @@ pub fn target_port(workload: &Workload, service: &Service, port: &ServicePort) -
         .and_then(|ports| ports.iter().find(|p| p.service_port == port.service_port))
         .map(|p| p.target_port)
         .filter(|p| *p != 0);
-    own.or(Some(port.target_port).filter(|p| *p != 0))
+    own.or_else(|| Some(port.target_port).filter(|p| *p != 0))
         .or_else(|| workload.application_tunnel.map(|_| port.service_port))
 }
 

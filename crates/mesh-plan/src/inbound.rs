@@ -1,7 +1,9 @@
 //! Where a tunnelled connection ends: the decision of the proxy in front of a workload.
 
-use crate::{Authority, Refusal};
-use mesh_model::{Reason, Snapshot, Workload};
+use crate::{Authority, Refusal, is_waypoint_of, waypoint};
+use mesh_model::{
+    GatewayAddress, PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, Snapshot, Workload,
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// The application's address for a CONNECT that reached `local` at `local_ip` (interop/hbone.md,
@@ -17,6 +19,61 @@ pub fn inbound(
     local_ip: IpAddr,
     authority: &Authority,
 ) -> Result<SocketAddr, Refusal> {
-    let _ = (snapshot, local, local_ip, authority);
-    Err(Refusal::new(Reason::Internal, "no plan"))
+    let local_ip = local_ip.to_canonical();
+    let port = match authority {
+        Authority::Address(address) => {
+            if !names_us(snapshot, local, local_ip, address.ip().to_canonical()) {
+                return Err(elsewhere(local, authority));
+            }
+            address.port()
+        }
+        Authority::Host { host, port } => port_of_host(snapshot, local, host, *port)?,
+    };
+    // A CONNECT to a port of the proxy itself would go round in circles.
+    if [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE].contains(&port) {
+        let detail = format!("port {port} belongs to the proxy");
+        return Err(Refusal::new(Reason::ConnectFailed, detail));
+    }
+    Ok(SocketAddr::new(local_ip, port))
+}
+
+/// Whether an address may be asked for here: it is the one connected to, or `local` is the waypoint of
+/// what is at it, or `local` takes connections for others by an application tunnel.
+fn names_us(snapshot: &Snapshot, local: &Workload, local_ip: IpAddr, asked: IpAddr) -> bool {
+    let bound = |at: &GatewayAddress| is_waypoint_of(snapshot, local, at);
+    let workload = || snapshot.workload_at(&local.network, asked);
+    let service = || snapshot.service_at(&local.network, asked, &local.namespace);
+    asked == local_ip
+        || local.application_tunnel.is_some()
+        || workload().is_some_and(|w| w.waypoint.as_ref().is_some_and(bound))
+        || service().is_some_and(|s| waypoint::waypoints(s).any(bound))
+}
+
+/// Service port, then the endpoint's own map, then the service's target port.
+fn port_of_host(
+    snapshot: &Snapshot,
+    local: &Workload,
+    host: &str,
+    port: u16,
+) -> Result<u16, Refusal> {
+    let unknown = |detail| Refusal::new(Reason::NoEndpoint, detail);
+    let service = snapshot
+        .service_by_hostname(host, &local.namespace)
+        .ok_or_else(|| unknown(format!("no service is called {host}")))?;
+    if !local.services.contains_key(&service.name) && local.application_tunnel.is_none() {
+        let asked = Authority::Host {
+            host: host.to_owned(),
+            port,
+        };
+        return Err(elsewhere(local, &asked));
+    }
+    service
+        .port(port)
+        .and_then(|p| mesh_balance::target_port(local, service, p))
+        .ok_or_else(|| unknown(format!("{host} has no port {port} here")))
+}
+
+fn elsewhere(local: &Workload, authority: &Authority) -> Refusal {
+    let detail = format!("{authority} is not {}", local.object_name());
+    Refusal::new(Reason::WrongDestination, detail)
 }

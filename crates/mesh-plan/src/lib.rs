@@ -5,6 +5,7 @@
 //! interop/xds-workload.md section 7, interop/hbone.md, interop/gateway.md.
 
 mod authority;
+mod backend;
 mod endpoint;
 pub mod explain;
 mod http;

@@ -1,21 +1,89 @@
 //! Where a captured connection goes: the decision of ztunnel, and of a sidecar below HTTP.
 
-use crate::{Client, Refusal, Target};
-use mesh_model::{Dice, Reason, Snapshot};
+use crate::waypoint::{self, Asked};
+use crate::{Client, Refusal, Target, TargetKind, Transport, is_waypoint_of};
+use crate::{to_service, to_workload};
+use mesh_model::{AppProtocol, Dice, GatewayAddress, LoadBalancingMode, Service, Snapshot};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Where a connection to an address goes (interop/waypoint.md section 2, interop/xds-workload.md
-/// section 7).
+/// section 7): to the waypoint in front of it, else to an endpoint of the service, else to the
+/// workload, else, when nothing is known of the address, there as it is.
+///
+/// Where an address is both a workload's and a service's, the workload tells whether a waypoint
+/// stands in front, and the service which endpoint is used.
 ///
 /// # Errors
-/// [`Reason::NoWaypoint`] when the destination's waypoint is unknown or has no endpoint;
-/// [`Reason::NoEndpoint`] when the service has none.
+/// [`mesh_model::Reason::NoWaypoint`] when the destination's waypoint is unknown or has no endpoint;
+/// [`mesh_model::Reason::NoEndpoint`] when the service has none.
 pub fn outbound(
     snapshot: &Snapshot,
     client: &Client,
     destination: SocketAddr,
     dice: &mut Dice,
 ) -> Result<Target, Refusal> {
-    let _ = (snapshot, client, destination, dice);
-    Err(Refusal::new(Reason::Internal, "no plan"))
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+    let ip = destination.ip();
+    let workload = snapshot.workload_at(&client.network, ip);
+    let service = snapshot.service_at(&client.network, ip, &client.namespace);
+    let at = match (workload, service) {
+        (Some(workload), _) => workload.waypoint.as_ref(),
+        (None, Some(service)) => waypoint::of_service(service, dice),
+        (None, None) => None,
+    };
+    if let Some(at) = at.filter(|at| !is_caller(snapshot, client, at)) {
+        let asked = Asked {
+            destination,
+            authority: destination.to_string(),
+            service,
+            port: destination.port(),
+        };
+        return waypoint::target(snapshot, client, at, asked, dice);
+    }
+    match (service, workload) {
+        (Some(service), _) if service.load_balancing.mode == LoadBalancingMode::Passthrough => {
+            Ok(as_asked(snapshot, service, destination))
+        }
+        (Some(service), _) => to_service(snapshot, client, service, destination.port(), dice),
+        (None, Some(workload)) => Ok(to_workload(workload, destination)),
+        (None, None) => Ok(passthrough(destination)),
+    }
+}
+
+/// A waypoint's own traffic must not come back to it.
+fn is_caller(snapshot: &Snapshot, client: &Client, at: &GatewayAddress) -> bool {
+    let me = client.workload.as_deref();
+    me.is_some_and(|me| is_waypoint_of(snapshot, me, at))
+}
+
+/// A service that asks for no choice: the original address, in a tunnel when it is known to take one.
+fn as_asked(snapshot: &Snapshot, service: &Arc<Service>, destination: SocketAddr) -> Target {
+    let endpoint = snapshot
+        .endpoints(&service.name)
+        .find(|w| w.addresses.contains(&destination.ip()));
+    let target = match endpoint {
+        Some(workload) => to_workload(workload, destination),
+        None => passthrough(destination),
+    };
+    let port = service.port(destination.port());
+    Target {
+        service: Some(service.clone()),
+        service_port: port.map(|p| p.service_port),
+        app_protocol: port.map_or(AppProtocol::Unknown, |p| p.app_protocol),
+        ..target
+    }
+}
+
+fn passthrough(destination: SocketAddr) -> Target {
+    Target {
+        address: destination,
+        transport: Transport::Plain,
+        workload: None,
+        service: None,
+        service_port: None,
+        kind: TargetKind::Passthrough,
+        app_protocol: AppProtocol::Unknown,
+        destination,
+    }
 }

@@ -1,7 +1,7 @@
 //! Whether a sidecar reads HTTP on a connection or hands it on as bytes.
 
-use crate::Client;
-use mesh_model::{AppProtocol, Service, Snapshot};
+use crate::{Client, waypoint};
+use mesh_model::{AppProtocol, LoadBalancingMode, Service, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -33,6 +33,29 @@ pub fn sidecar_destination(
     client: &Client,
     destination: SocketAddr,
 ) -> SidecarPlan {
-    let _ = (snapshot, client, destination);
-    SidecarPlan::L4
+    service_at(snapshot, client, destination).map_or(SidecarPlan::L4, SidecarPlan::Service)
+}
+
+fn service_at(
+    snapshot: &Snapshot,
+    client: &Client,
+    destination: SocketAddr,
+) -> Option<SidecarService> {
+    let (network, ip) = (&client.network, destination.ip());
+    let service = snapshot.service_at(network, ip, &client.namespace)?;
+    let workload_waypoint = snapshot
+        .workload_at(network, ip)
+        .is_some_and(|w| w.waypoint.is_some());
+    let chosen_elsewhere = workload_waypoint
+        || waypoint::waypoints(service).next().is_some()
+        || service.load_balancing.mode == LoadBalancingMode::Passthrough;
+    let port = service.port(destination.port())?;
+    if chosen_elsewhere || matches!(port.app_protocol, AppProtocol::Tcp | AppProtocol::Tls) {
+        return None;
+    }
+    Some(SidecarService {
+        service: service.clone(),
+        port: port.service_port,
+        protocol: port.app_protocol,
+    })
 }

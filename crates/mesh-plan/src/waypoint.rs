@@ -1,7 +1,12 @@
 //! Waypoints: finding the one in front of a destination, and what one of them serves.
 
-use crate::{Authority, Refusal};
-use mesh_model::{GatewayAddress, Reason, Service, Snapshot, Workload};
+use crate::endpoint::expected;
+use crate::{Authority, Client, Refusal, Target, TargetKind, Transport};
+use mesh_balance::Choice;
+use mesh_model::{
+    AppProtocol, Dice, GatewayAddress, GatewayDestination, Reason, Service, ServicePort, Snapshot,
+    Workload,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -34,12 +39,152 @@ pub fn waypoint(
     me: &Workload,
     authority: &Authority,
 ) -> Result<WaypointTarget, Refusal> {
-    let _ = (snapshot, me, authority);
-    Err(Refusal::new(Reason::Internal, "no plan"))
+    let bound = |at: &GatewayAddress| is_waypoint_of(snapshot, me, at);
+    let service = match authority {
+        Authority::Host { host, .. } => snapshot.service_by_hostname(host, &me.namespace),
+        Authority::Address(address) => {
+            let ip = address.ip().to_canonical();
+            match snapshot.workload_at(&me.network, ip) {
+                // As in `outbound`: the workload's waypoint decides where both are known.
+                Some(workload) if workload.waypoint.as_ref().is_some_and(bound) => {
+                    return Ok(WaypointTarget::Workload {
+                        workload: workload.clone(),
+                        address: SocketAddr::new(ip, address.port()),
+                    });
+                }
+                _ => snapshot.service_at(&me.network, ip, &me.namespace),
+            }
+        }
+    };
+    match service {
+        Some(service) if waypoints(service).any(bound) => Ok(WaypointTarget::Service {
+            service: service.clone(),
+            port: authority.port(),
+        }),
+        _ => Err(Refusal::new(
+            Reason::WrongDestination,
+            format!("{authority} is not bound to waypoint {}", me.object_name()),
+        )),
+    }
 }
 
 /// Whether `me` is an instance of the waypoint at an address.
 pub fn is_waypoint_of(snapshot: &Snapshot, me: &Workload, at: &GatewayAddress) -> bool {
-    let _ = (snapshot, me, at);
-    false
+    match &at.destination {
+        GatewayDestination::Hostname(name) => me.services.contains_key(name),
+        GatewayDestination::Address(at) => {
+            let mine = || me.network == at.network && me.addresses.contains(&at.address);
+            snapshot
+                .service_at(&at.network, at.address, &me.namespace)
+                .is_some_and(|service| me.services.contains_key(&service.name))
+                || mine()
+        }
+    }
+}
+
+/// Every waypoint a service names.
+pub(crate) fn waypoints(service: &Service) -> impl Iterator<Item = &GatewayAddress> {
+    let weighted = service.weighted_waypoints.iter().map(|w| &w.destination);
+    service.waypoint.iter().chain(weighted)
+}
+
+/// The waypoint that takes a connection to a service: by weight where weights are given.
+pub(crate) fn of_service<'a>(service: &'a Service, dice: &mut Dice) -> Option<&'a GatewayAddress> {
+    let weights = service.weighted_waypoints.iter();
+    let mut left = dice.below(weights.clone().map(|w| u64::from(w.weight)).sum());
+    weights
+        .filter(|w| w.weight > 0)
+        .find(|w| {
+            let weight = u64::from(w.weight);
+            let hit = left < weight;
+            left = left.saturating_sub(weight);
+            hit
+        })
+        .map(|w| &w.destination)
+        .or(service.waypoint.as_ref())
+}
+
+/// What is asked of a waypoint.
+pub(crate) struct Asked<'a> {
+    /// The address asked for.
+    pub(crate) destination: SocketAddr,
+    /// How the CONNECT names it.
+    pub(crate) authority: String,
+    /// The service it is, if one.
+    pub(crate) service: Option<&'a Arc<Service>>,
+    /// The port asked for.
+    pub(crate) port: u16,
+}
+
+/// The instance of a waypoint that takes a connection. There is no way past a waypoint that cannot be
+/// reached: its policies would be passed by as well.
+pub(crate) fn target(
+    snapshot: &Snapshot,
+    client: &Client,
+    at: &GatewayAddress,
+    asked: Asked<'_>,
+    dice: &mut Dice,
+) -> Result<Target, Refusal> {
+    let (choice, service) = instance(snapshot, client, at, dice)
+        .map_err(|why| Refusal::new(Reason::NoWaypoint, format!("{}: {why}", asked.authority)))?;
+    let port = asked.service.and_then(|s| s.port(asked.port));
+    Ok(Target {
+        address: choice.address,
+        transport: Transport::Hbone {
+            authority: asked.authority,
+            expected: expected(&choice.workload, service),
+        },
+        workload: Some(choice.workload),
+        service: asked.service.cloned(),
+        service_port: asked.service.map(|_| asked.port),
+        kind: TargetKind::Waypoint,
+        app_protocol: port.map_or(AppProtocol::Unknown, |p| p.app_protocol),
+        destination: asked.destination,
+    })
+}
+
+fn instance<'a>(
+    snapshot: &'a Snapshot,
+    client: &Client,
+    at: &GatewayAddress,
+    dice: &mut Dice,
+) -> Result<(Choice, Option<&'a Arc<Service>>), String> {
+    let service = match &at.destination {
+        GatewayDestination::Hostname(name) => Some(
+            snapshot
+                .service(name)
+                .ok_or_else(|| format!("its waypoint {name} is unknown"))?,
+        ),
+        GatewayDestination::Address(at) => {
+            snapshot.service_at(&at.network, at.address, &client.namespace)
+        }
+    };
+    if let Some(service) = service {
+        let unmapped = ServicePort {
+            service_port: at.hbone_port,
+            target_port: 0,
+            app_protocol: AppProtocol::Unknown,
+        };
+        let port = service.port(at.hbone_port).unwrap_or(&unmapped);
+        return mesh_balance::choose(snapshot, service, port, client.place(), dice)
+            .map(|choice| (choice, Some(service)))
+            .ok_or_else(|| {
+                let (name, port) = (&service.name, at.hbone_port);
+                format!("its waypoint {name} has no usable endpoint for port {port}")
+            });
+    }
+    let GatewayDestination::Address(address) = &at.destination else {
+        return Err("its waypoint is unknown".to_owned());
+    };
+    snapshot
+        .workload_at(&address.network, address.address)
+        .filter(|w| w.network == client.network)
+        .map(|w| {
+            let choice = Choice {
+                workload: w.clone(),
+                address: SocketAddr::new(address.address, at.hbone_port),
+            };
+            (choice, None)
+        })
+        .ok_or_else(|| format!("its waypoint {address} is unknown"))
 }

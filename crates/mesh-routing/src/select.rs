@@ -5,8 +5,7 @@ use mesh_model::{
     GatewayListener, Host, HttpMatch, HttpRouteRule, ParentRef, PathMatch, ServiceName,
     TcpRouteRule,
 };
-use std::cmp::Ordering;
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 /// Where the request came in.
@@ -63,14 +62,169 @@ pub fn attached_tcp(rule: &TcpRouteRule, at: &Attachment<'_>) -> bool {
     at.holds(&rule.parents)
 }
 
-/// The rule that takes the request, by the precedence of Gateway API v1.
+/// The rule that takes the request, by the precedence of Gateway API v1: the most specific host; path
+/// exact, then the longest prefix, then an expression, then every path; a method; most headers; most
+/// query parameters; the oldest route; the first by `namespace/name`; the first rule; the first match.
+///
+/// The place of expressions is the implementation's to choose. They come before `/` (and no path at
+/// all), else a rule for the rest would hide them.
 pub fn select(
     rules: &[Arc<HttpRouteRule>],
     at: &Attachment<'_>,
     facts: &HttpFacts<'_>,
 ) -> Option<RouteMatch> {
-    let _ = (rules, at, facts, Ordering::Less, Reverse(1));
-    None
+    let mut best: Option<(Specificity, &Arc<HttpRouteRule>, Option<usize>)> = None;
+    for rule in rules.iter().filter(|rule| attached_http(rule, at)) {
+        let Some(host) = host_specificity(rule, at, facts.host) else {
+            continue;
+        };
+        let Some((specific, matched)) = best_match(rule, host, facts) else {
+            continue;
+        };
+        let beats = best.as_ref().is_none_or(|(held, other, _)| {
+            specific
+                .cmp(held)
+                .then_with(|| age(other).cmp(&age(rule)))
+                .then_with(|| by_name(other, rule))
+                == Ordering::Greater
+        });
+        if beats {
+            best = Some((specific, rule, matched));
+        }
+    }
+    let (_, rule, matched) = best?;
+    let prefix = matched
+        .and_then(|n| rule.matches.get(n))
+        .map_or_else(|| Some("/".into()), prefix_of);
+    Some(RouteMatch {
+        rule: rule.clone(),
+        matched,
+        prefix,
+    })
+}
+
+/// Greater is more specific, field by field.
+type Specificity = (HostSpecificity, PathSpecificity, bool, usize, usize);
+/// Precise before wildcard, then the longer.
+type HostSpecificity = (bool, usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum PathSpecificity {
+    Every,
+    Regex,
+    Prefix(usize),
+    Exact,
+}
+
+/// The most specific match of a rule that holds, the first of several alike.
+fn best_match(
+    rule: &HttpRouteRule,
+    host: HostSpecificity,
+    facts: &HttpFacts<'_>,
+) -> Option<(Specificity, Option<usize>)> {
+    if rule.matches.is_empty() {
+        return Some(((host, PathSpecificity::Every, false, 0, 0), None));
+    }
+    let holding = rule
+        .matches
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| holds(m, facts));
+    holding
+        .map(|(n, m)| (specificity(m, host), n))
+        .max_by_key(|(specific, n)| (*specific, Reverse(*n)))
+        .map(|(specific, n)| (specific, Some(n)))
+}
+
+fn specificity(m: &HttpMatch, host: HostSpecificity) -> Specificity {
+    let path = match &m.path {
+        None => PathSpecificity::Every,
+        Some(PathMatch::Regex(_)) => PathSpecificity::Regex,
+        Some(PathMatch::Exact(_)) => PathSpecificity::Exact,
+        Some(PathMatch::Prefix(prefix)) => match prefix.trim_end_matches('/').len() {
+            0 => PathSpecificity::Every,
+            length => PathSpecificity::Prefix(length),
+        },
+    };
+    (
+        host,
+        path,
+        m.method.is_some(),
+        m.headers.len(),
+        m.query.len(),
+    )
+}
+
+fn holds(m: &HttpMatch, facts: &HttpFacts<'_>) -> bool {
+    m.path.as_ref().is_none_or(|p| path_holds(p, facts.path))
+        && m.method
+            .as_ref()
+            .is_none_or(|method| **method == *facts.method)
+        && m.headers.iter().all(|h| facts.header_matches(h))
+        && m.query.iter().all(|q| facts.query_matches(q))
+}
+
+fn path_holds(condition: &PathMatch, path: &str) -> bool {
+    match condition {
+        PathMatch::Exact(text) => path == &**text,
+        PathMatch::Regex(regex) => regex.matches(path),
+        // Whole elements: what is left must be nothing, or start a new element.
+        PathMatch::Prefix(prefix) => path
+            .strip_prefix(prefix.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+    }
+}
+
+fn prefix_of(m: &HttpMatch) -> Option<Arc<str>> {
+    match &m.path {
+        None => Some("/".into()),
+        Some(PathMatch::Prefix(prefix)) => Some(prefix.clone()),
+        Some(PathMatch::Exact(_) | PathMatch::Regex(_)) => None,
+    }
+}
+
+/// How specifically a rule's hosts, narrowed by the listener's, name the request's host; none when they
+/// do not. A route without hosts has the listener's. Hosts mean nothing on a service.
+fn host_specificity(
+    rule: &HttpRouteRule,
+    at: &Attachment<'_>,
+    host: &str,
+) -> Option<HostSpecificity> {
+    let Attachment::Listener(listener) = at else {
+        return Some((false, 0));
+    };
+    let specific = |h: &Host| (!h.is_wildcard(), h.as_str().len());
+    let narrowed = |h: &Host| match &listener.hostname {
+        Some(of_listener) => of_listener.intersect(h),
+        None => Some(h.clone()),
+    };
+    if rule.hostnames.is_empty() {
+        return match &listener.hostname {
+            Some(h) => h.matches(host).then(|| specific(h)),
+            None => Some((false, 0)),
+        };
+    }
+    let hosts = rule.hostnames.iter().filter_map(narrowed);
+    hosts
+        .filter(|h| h.matches(host))
+        .map(|h| specific(&h))
+        .max()
+}
+
+fn age(rule: &HttpRouteRule) -> i64 {
+    rule.created_unix_s
+}
+
+/// By the text `namespace/name`, then the rule's place in its route.
+fn by_name(a: &HttpRouteRule, b: &HttpRouteRule) -> Ordering {
+    fn text(rule: &HttpRouteRule) -> impl Iterator<Item = u8> + '_ {
+        let (namespace, name) = (&rule.name.route.namespace, &rule.name.route.name);
+        namespace
+            .bytes()
+            .chain(std::iter::once(b'/'))
+            .chain(name.bytes())
+    }
+    text(a).cmp(text(b)).then(a.name.rule.cmp(&b.name.rule))
 }
 
 /// The TCP rule of a place: the oldest, then the first by name.
@@ -88,8 +242,14 @@ pub fn pick_listener<'a>(
     port: u16,
     host: &str,
 ) -> Option<&'a Arc<GatewayListener>> {
-    let _: Option<(&Host, &HttpMatch, &PathMatch)> = None;
     listeners
         .into_iter()
-        .find(|l| l.port == port && l.hostname.as_ref().is_none_or(|h| h.matches(host)))
+        .filter(|l| l.port == port && l.hostname.as_ref().is_none_or(|h| h.matches(host)))
+        .max_by_key(|l| {
+            let host = l.hostname.as_ref();
+            host.map_or((false, 0), |h| (!h.is_wildcard(), h.as_str().len()))
+        })
 }
+
+#[cfg(test)]
+mod tests;
