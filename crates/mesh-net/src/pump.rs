@@ -154,7 +154,10 @@ impl Direction {
             }
             ready!(self.poll_held(cx, to, count)).map_err(DirectionFault::Writing)?;
             if self.phase == Phase::Ending {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(DirectionFault::Writing)?;
+                let ended = ready!(Pin::new(&mut *to).poll_shutdown(cx));
+                ended
+                    .or_else(gone_already)
+                    .map_err(DirectionFault::Writing)?;
                 self.phase = Phase::Done;
                 continue;
             }
@@ -228,6 +231,17 @@ impl Direction {
             }
             Ok(Poll::Ready(()))
         })
+    }
+}
+
+/// All bytes were taken; a receiver that has gone away since does not miss the end. Should it have
+/// gone too early, the other direction's read says so.
+fn gone_already(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::NotConnected
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionReset => Ok(()),
+        _ => Err(error),
     }
 }
 

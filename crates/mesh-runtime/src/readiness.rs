@@ -1,7 +1,7 @@
 //! Readiness: open when every part that must be up says so.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
 
 /// The readiness of the process. Clones are the same readiness. Without gates it is ready.
 #[derive(Debug, Clone, Default)]
@@ -11,7 +11,7 @@ pub struct Readiness(Arc<Mutex<Vec<ReadyGate>>>);
 #[derive(Debug, Clone)]
 pub struct ReadyGate {
     name: &'static str,
-    open: Arc<AtomicBool>,
+    open: Arc<watch::Sender<bool>>,
 }
 
 impl Readiness {
@@ -24,7 +24,7 @@ impl Readiness {
     pub fn gate(&self, name: &'static str) -> ReadyGate {
         let gate = ReadyGate {
             name,
-            open: Arc::default(),
+            open: Arc::new(watch::Sender::new(false)),
         };
         self.gates().push(gate.clone());
         gate
@@ -54,27 +54,40 @@ impl Readiness {
 impl ReadyGate {
     /// The condition holds.
     pub fn open(&self) {
-        if !self.open.swap(true, Ordering::AcqRel) {
+        if !self.open.send_replace(true) {
             tracing::info!(gate = self.name, "ready");
         }
     }
 
     /// The condition no longer holds.
     pub fn close(&self) {
-        if self.open.swap(false, Ordering::AcqRel) {
+        if self.open.send_replace(false) {
             tracing::info!(gate = self.name, "no longer ready");
         }
     }
 
     /// Whether the condition holds.
     pub fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire)
+        *self.open.borrow()
+    }
+
+    /// Waits until the condition holds; at once when it does.
+    pub async fn opened(&self) {
+        // Cannot fail: this gate itself keeps the sender.
+        self.open.subscribe().wait_for(|open| *open).await.ok();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_gate_can_be_waited_for() {
+        let gate = Readiness::new().gate("config");
+        tokio::join!(gate.opened(), async { gate.open() });
+        gate.opened().await;
+    }
 
     #[test]
     fn the_closed_gates_are_named() {

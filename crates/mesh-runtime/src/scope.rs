@@ -178,7 +178,7 @@ mod tests {
                 scope.spawn_local("good", async move { done.send(7).unwrap() });
                 assert_eq!(wait.await.unwrap(), 7);
                 scope.finished().await;
-                assert_eq!(panics_total(), before + 1);
+                assert!(panics_total() > before);
             })
             .await;
     }
