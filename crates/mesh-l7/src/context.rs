@@ -1,9 +1,9 @@
 //! What the caller knows of a connection before its first request.
 
 use mesh_model::{
-    AppProtocol, ObjectName, PolicySet, PolicyTarget, ServiceName, Snapshot, Workload, WorkloadUid,
+    AppProtocol, ObjectName, PolicySet, ServiceName, Snapshot, Workload, WorkloadUid,
 };
-use mesh_plan::Client;
+use mesh_plan::{Client, WaypointTarget};
 use mesh_telemetry::{Party, Reporter, Security};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -71,47 +71,63 @@ pub enum OwnedScope {
     },
 }
 
-/// Which policies each request must pass. They are looked up in the snapshot of the moment.
+/// Which policies each request must pass. They are looked up in the snapshot of the moment; a
+/// workload that is not known there has policies that nobody can look up, so the answer is no.
 #[derive(Debug, Clone)]
 pub enum Authorization {
     /// None here: another enforcement point decides.
     None,
-    /// All policies of a workload, in full fidelity (a sidecar's inbound side).
-    Workload(WorkloadUid),
-    /// The policies that name one of these objects (a waypoint, a gateway).
-    Targets(Vec<PolicyTarget>),
+    /// Those of a workload at its sidecar (inbound).
+    Sidecar(WorkloadUid),
+    /// Those that a waypoint enforces for its scope; the waypoint's own workload.
+    Waypoint(WorkloadUid),
+    /// Those that name the gateway of the scope, or select its workload.
+    Gateway(Option<WorkloadUid>),
 }
 
 impl Authorization {
-    /// The policies as of a snapshot. A workload that is not known has no policy that could be
-    /// looked up, so the set names it as missing and the evaluation denies.
-    pub fn policies(&self, snapshot: &Snapshot) -> Option<PolicySet> {
-        match self {
-            Self::None => None,
-            Self::Workload(uid) => Some(snapshot.workload(uid).map_or_else(
-                || PolicySet {
-                    policies: Vec::new(),
-                    missing: vec![ObjectName::new("", uid.0.clone())],
-                },
-                |workload| snapshot.http_policies_for(workload),
-            )),
-            Self::Targets(targets) => {
-                let mut all = PolicySet::default();
-                for target in targets {
-                    let set = snapshot.http_policies_for_target(
-                        &target.kind,
-                        &target.namespace,
-                        &target.name,
-                    );
-                    for policy in set.policies {
-                        if !all.policies.iter().any(|p| p.name == policy.name) {
-                            all.policies.push(policy);
-                        }
-                    }
-                    all.missing.extend(set.missing);
-                }
-                Some(all)
+    /// Whether nothing is enforced here.
+    pub const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// The policies as of a snapshot; `None` when nothing is enforced here.
+    pub fn policies(&self, snapshot: &Snapshot, scope: &OwnedScope) -> Option<PolicySet> {
+        let set = match (self, scope) {
+            (Self::None, _) => return None,
+            (Self::Sidecar(uid), _) => snapshot
+                .workload(uid)
+                .map(|workload| mesh_plan::sidecar_policies(snapshot, workload)),
+            (Self::Waypoint(uid), _) => snapshot.workload(uid).and_then(|me| {
+                let target = scope.waypoint_target(snapshot)?;
+                Some(mesh_plan::waypoint_policies(snapshot, me, &target))
+            }),
+            (Self::Gateway(uid), OwnedScope::Gateway { gateway, .. }) => {
+                let workload = uid.as_ref().and_then(|uid| snapshot.workload(uid));
+                (uid.is_none() || workload.is_some())
+                    .then(|| mesh_plan::gateway_policies(snapshot, gateway, workload.map(|w| &**w)))
             }
+            (Self::Gateway(_), _) => None,
+        };
+        Some(set.unwrap_or_else(|| PolicySet {
+            policies: Vec::new(),
+            missing: vec![ObjectName::new("-", "policies-of-an-unknown-workload")],
+        }))
+    }
+}
+
+impl OwnedScope {
+    fn waypoint_target(&self, snapshot: &Snapshot) -> Option<WaypointTarget> {
+        match self {
+            Self::Service { name, port } => Some(WaypointTarget::Service {
+                service: snapshot.service(name)?.clone(),
+                port: *port,
+            }),
+            Self::Workload { uid, address } => Some(WaypointTarget::Workload {
+                workload: snapshot.workload(uid)?.clone(),
+                address: *address,
+            }),
+            Self::Gateway { .. } | Self::App { .. } => None,
         }
     }
 }

@@ -1,27 +1,33 @@
 //! The proxy of one worker: serves downstream connections.
 
-use crate::context::ConnectionContext;
+use crate::context::{ConnectionContext, HttpVersion};
+use crate::serve;
 use crate::settings::HttpSettings;
 use crate::upstream::Upstream;
-use mesh_model::Reason;
+use mesh_model::{Dice, Reason};
+use mesh_net::{Prefixed, Protocol};
 use mesh_runtime::{Drain, Scope};
 use mesh_telemetry::{Metrics, Tracer};
+use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Serves HTTP connections on one worker. Cheap to clone; not `Send`.
 #[derive(Clone)]
 pub struct HttpProxy {
-    inner: Rc<Inner>,
+    shared: Rc<Shared>,
 }
 
-struct Inner {
-    settings: HttpSettings,
-    upstream: Upstream,
-    metrics: Metrics,
-    tracer: Tracer,
-    scope: Scope,
+/// What all connections of a worker share.
+pub(crate) struct Shared {
+    pub(crate) settings: HttpSettings,
+    pub(crate) upstream: Upstream,
+    pub(crate) metrics: Metrics,
+    pub(crate) tracer: Tracer,
+    pub(crate) scope: Scope,
+    pub(crate) dice: RefCell<Dice>,
 }
 
 impl HttpProxy {
@@ -33,13 +39,16 @@ impl HttpProxy {
         tracer: Tracer,
         scope: &Scope,
     ) -> Self {
+        // The hasher's keys are the standard library's way to a random number of the system's.
+        let seed = RandomState::new().hash_one(std::process::id());
         Self {
-            inner: Rc::new(Inner {
+            shared: Rc::new(Shared {
                 settings,
                 upstream,
                 metrics,
                 tracer,
                 scope: scope.clone(),
+                dice: RefCell::new(Dice::seeded(seed)),
             }),
         }
     }
@@ -60,6 +69,23 @@ impl HttpProxy {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let _ = (io, context, cut, drain);
+        let (http2, io) = match context.version {
+            HttpVersion::Http1 => (false, Prefixed::new(io, Vec::new())),
+            HttpVersion::Http2 => (true, Prefixed::new(io, Vec::new())),
+            HttpVersion::Detect => {
+                let limit = self.shared.settings.idle_timeout;
+                match tokio::time::timeout(limit, mesh_net::detect(io)).await {
+                    Ok(Ok((protocol, io))) => (protocol == Protocol::Http2, io),
+                    // It went, or stayed silent, before it asked for anything.
+                    Ok(Err(_)) | Err(_) => return,
+                }
+            }
+        };
+        let connection = serve::Serving::new(self.shared.clone(), context);
+        if http2 {
+            connection.http2(io, cut, drain).await;
+        } else {
+            connection.http1(io, cut, drain).await;
+        }
     }
 }
