@@ -59,11 +59,13 @@ pub struct ConnectionRecord {
     live: Arc<LiveEntry>,
     counts: Arc<ByteCounts>,
     drop_reason: Reason,
+    detail: Option<String>,
     ended: bool,
 }
 
 impl ConnectionRecord {
     pub(crate) fn begin(metrics: Metrics, facts: ConnectionFacts) -> Self {
+        metrics.sockets(facts.reporter, 1);
         let facts = Arc::new(facts);
         let counts = Arc::new(ByteCounts::default());
         let live = metrics.live().open(facts.clone(), counts.clone());
@@ -73,6 +75,7 @@ impl ConnectionRecord {
             live,
             counts,
             drop_reason: Reason::Internal,
+            detail: None,
             ended: false,
         }
     }
@@ -137,6 +140,10 @@ impl ConnectionRecord {
     }
 
     /// Sets the policy that decided: the one that allowed, or the one that denied.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give names by value or by reference alike"
+    )]
     pub fn set_policy(&mut self, policy: impl ToString) {
         let policy = policy.to_string();
         self.change(|facts| facts.policy = Some(policy));
@@ -150,7 +157,8 @@ impl ConnectionRecord {
     /// Ends the connection: one log line, the closed counter. `detail` says what the reason code
     /// does not: the error's text.
     pub fn end(mut self, reason: Reason, detail: Option<String>) {
-        self.finish(reason, detail);
+        self.detail = detail;
+        self.finish(reason);
     }
 
     fn change(&mut self, change: impl FnOnce(&mut ConnectionFacts)) {
@@ -161,28 +169,30 @@ impl ConnectionRecord {
     fn handles(&self) -> &Arc<ConnectionHandles> {
         self.counts
             .handles
-            .get_or_init(|| self.metrics.connection_handles(&self.facts))
+            .get_or_init(|| self.metrics.open_connection(&self.facts))
     }
 
-    fn finish(&mut self, reason: Reason, detail: Option<String>) {
+    fn finish(&mut self, reason: Reason) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.handles().clone().closed(reason);
+        self.handles().closed(reason);
+        self.metrics.sockets(self.facts.reporter, -1);
         self.metrics.live().close(&self.live);
-        access::connection(&ConnectionEnd {
+        let end = ConnectionEnd {
             facts: &self.facts,
             counts: &self.counts,
             id: self.live.id(),
             age: self.live.age(),
             reason,
-            detail: detail.as_deref(),
-        });
+            detail: self.detail.as_deref(),
+        };
+        access::connection(&self.metrics, &end);
     }
 }
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        self.finish(self.drop_reason, None);
+        self.finish(self.drop_reason);
     }
 }

@@ -14,12 +14,13 @@ mod request;
 mod trace_context;
 mod tracer;
 
+pub use access::RecordTap;
 pub use connection::{ByteCounts, ConnectionRecord};
 pub use facts::{
     ConnectionFacts, Direction, Party, Reporter, RequestFacts, RequestProtocol, Security,
 };
 pub use live::LiveConnection;
-pub use logging::{LogFormat, LogHandle, LoggingError, init_logging};
+pub use logging::{LogFormat, LogHandle, LoggingError, init_logging, init_logging_to};
 pub use metrics::{Counter, Gauge, LabelledCounter, Metrics};
 pub use request::RequestRecord;
 pub use trace_context::{TraceContext, TraceContextError};

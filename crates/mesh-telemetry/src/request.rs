@@ -28,7 +28,10 @@ pub struct RequestRecord {
     status: u16,
     sent: AtomicU64,
     received: AtomicU64,
+    sent_messages: AtomicU64,
+    received_messages: AtomicU64,
     drop_reason: Reason,
+    detail: Option<String>,
     ended: bool,
 }
 
@@ -48,7 +51,10 @@ impl RequestRecord {
             status: 0,
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            sent_messages: AtomicU64::new(0),
+            received_messages: AtomicU64::new(0),
             drop_reason: Reason::DownstreamReset,
+            detail: None,
             ended: false,
         }
     }
@@ -68,6 +74,16 @@ impl RequestRecord {
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Counts gRPC messages of the response.
+    pub fn add_response_messages(&self, count: u64) {
+        self.sent_messages.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Counts gRPC messages of the request.
+    pub fn add_request_messages(&self, count: u64) {
+        self.received_messages.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Sets who asks.
     pub fn set_source(&mut self, source: Party) {
         self.facts.source = source;
@@ -85,11 +101,19 @@ impl RequestRecord {
     }
 
     /// Sets the rule that matched, `namespace/route/rule`.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give names by value or by reference alike"
+    )]
     pub fn set_route(&mut self, route: impl ToString) {
         self.facts.route = Some(route.to_string());
     }
 
     /// Sets the policy that decided: the one that allowed, or the one that denied.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give names by value or by reference alike"
+    )]
     pub fn set_policy(&mut self, policy: impl ToString) {
         self.policy = Some(policy.to_string());
     }
@@ -132,10 +156,11 @@ impl RequestRecord {
     /// does not: the error's text.
     pub fn end(mut self, status: u16, reason: Reason, detail: Option<String>) {
         self.status = status;
-        self.finish(reason, detail);
+        self.detail = detail;
+        self.finish(reason);
     }
 
-    fn finish(&mut self, reason: Reason, detail: Option<String>) {
+    fn finish(&mut self, reason: Reason) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
@@ -146,9 +171,11 @@ impl RequestRecord {
             duration: self.started.elapsed(),
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),
+            request_messages: self.received_messages.load(Ordering::Relaxed),
+            response_messages: self.sent_messages.load(Ordering::Relaxed),
         };
         self.metrics.count_request(&self.facts, &outcome);
-        access::request(&RequestEnd {
+        let end = RequestEnd {
             facts: &self.facts,
             outcome: &outcome,
             started_at: self.started_at,
@@ -157,13 +184,14 @@ impl RequestRecord {
             upstream_time: self.upstream_time,
             policy: self.policy.as_deref(),
             trace_id: self.trace_id.as_deref(),
-            detail: detail.as_deref(),
-        });
+            detail: self.detail.as_deref(),
+        };
+        access::request(&self.metrics, &end);
     }
 }
 
 impl Drop for RequestRecord {
     fn drop(&mut self) {
-        self.finish(self.drop_reason, None);
+        self.finish(self.drop_reason);
     }
 }
