@@ -76,3 +76,62 @@ impl fmt::Display for Authority {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn addresses_and_hosts_are_read() {
+        let read = |t: &str| t.parse::<Authority>();
+        let address = |t: &str| Ok(Authority::Address(t.parse().unwrap()));
+        assert_eq!(read("10.0.0.1:80"), address("10.0.0.1:80"));
+        assert_eq!(read("[fd00::1]:80"), address("[fd00::1]:80"));
+        assert_eq!(read("[::ffff:10.0.0.1]:80"), address("10.0.0.1:80"));
+        let host = Authority::Host {
+            host: "shop.demo".to_owned(),
+            port: 80,
+        };
+        assert_eq!(read("Shop.demo:80"), Ok(host));
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in [
+            "",
+            ":",
+            ":80",
+            "10.0.0.1",
+            "10.0.0.1:0",
+            "shop",
+            "shop:",
+            "shop:0",
+            "shop:+80",
+            "shop:65536",
+            "*.shop:80",
+            "fd00::1:80",
+            "[fd00::1]",
+            "[fe80::1%1]:80",
+            "a b:80",
+            "http://shop:80",
+            "u@shop:80",
+        ] {
+            assert!(bad.parse::<Authority>().is_err(), "{bad} was taken");
+        }
+        let long = format!("{}:80", "a.".repeat(300));
+        assert!(long.parse::<Authority>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_parses_or_errs_and_what_parses_round_trips(
+            text in prop_oneof![".{0,80}", "[a-z0-9.:\\[\\]-]{0,40}", "[a-z]{1,5}:[0-9]{1,6}"],
+        ) {
+            if let Ok(authority) = text.parse::<Authority>() {
+                prop_assert_ne!(authority.port(), 0);
+                prop_assert_eq!(authority.to_string().parse::<Authority>(), Ok(authority));
+            }
+        }
+    }
+}

@@ -213,3 +213,6 @@ fn no_route(facts: &HttpFacts<'_>) -> Refusal {
     let detail = format!("no route matches {method} {host}{path}");
     Refusal::new(Reason::NoRoute, detail)
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,6 @@ fn elsewhere(local: &Workload, authority: &Authority) -> Refusal {
     let detail = format!("{authority} is not {}", local.object_name());
     Refusal::new(Reason::WrongDestination, detail)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,8 @@ mod outbound;
 mod policies;
 mod sidecar;
 mod tcp;
+#[cfg(test)]
+mod testing;
 mod waypoint;
 
 pub use authority::{Authority, AuthorityError};

@@ -87,3 +87,6 @@ fn passthrough(destination: SocketAddr) -> Target {
         destination,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,3 +89,6 @@ fn extend(set: &mut PolicySet, more: PolicySet) {
     }
     set.missing.extend(more.missing);
 }
+
+#[cfg(test)]
+mod tests;

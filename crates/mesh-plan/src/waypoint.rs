@@ -188,3 +188,6 @@ fn instance<'a>(
         })
         .ok_or_else(|| format!("its waypoint {address} is unknown"))
 }
+
+#[cfg(test)]
+mod tests;

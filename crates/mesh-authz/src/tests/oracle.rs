@@ -27,7 +27,14 @@ fn glob(m: &StringMatch, text: &str) -> bool {
 }
 
 /// One field: how many conditions are set, and whether they hold.
-fn verdict(positive: Vec<bool>, negative: Vec<bool>) -> (usize, bool) {
+fn verdict(
+    positive: impl IntoIterator<Item = bool>,
+    negative: impl IntoIterator<Item = bool>,
+) -> (usize, bool) {
+    let (positive, negative): (Vec<bool>, Vec<bool>) = (
+        positive.into_iter().collect(),
+        negative.into_iter().collect(),
+    );
     let set = positive.len() + negative.len();
     let good = positive.is_empty() || positive.contains(&true);
     (set, good && !negative.contains(&true))
@@ -35,7 +42,7 @@ fn verdict(positive: Vec<bool>, negative: Vec<bool>) -> (usize, bool) {
 
 fn texts(pos: &[StringMatch], neg: &[StringMatch], facts: &[String]) -> (usize, bool) {
     let hit = |m: &StringMatch| facts.iter().any(|f| glob(m, f));
-    verdict(pos.iter().map(hit).collect(), neg.iter().map(hit).collect())
+    verdict(pos.iter().map(hit), neg.iter().map(hit))
 }
 
 fn in_range(cidr: &Cidr, ip: [u8; 4]) -> bool {
@@ -44,20 +51,20 @@ fn in_range(cidr: &Cidr, ip: [u8; 4]) -> bool {
         return false;
     };
     let n = usize::from(cidr.prefix_length());
-    bits(net.octets())[..n] == bits(ip)[..n]
+    bits(net.octets()).get(..n) == bits(ip).get(..n)
 }
 
 fn ranges(pos: &[Cidr], neg: &[Cidr], ip: [u8; 4]) -> (usize, bool) {
     let hit = |c: &Cidr| in_range(c, ip);
-    verdict(pos.iter().map(hit).collect(), neg.iter().map(hit).collect())
+    verdict(pos.iter().map(hit), neg.iter().map(hit))
 }
 
 fn accounts(m: &PolicyMatch, id: Option<&SpiffeId>) -> (usize, bool) {
     let mine = id.map(|i| format!("{}/{}", i.namespace(), i.service_account()));
     let hit = |a: &ServiceAccountMatch| mine == Some(format!("{}/{}", a.namespace, a.name));
     verdict(
-        m.service_accounts.iter().map(hit).collect(),
-        m.not_service_accounts.iter().map(hit).collect(),
+        m.service_accounts.iter().map(hit),
+        m.not_service_accounts.iter().map(hit),
     )
 }
 
@@ -80,8 +87,8 @@ fn match_holds(m: &PolicyMatch, case: &Case, action: Action) -> bool {
             case.destination.0,
         ),
         verdict(
-            m.destination_ports.iter().map(port).collect(),
-            m.not_destination_ports.iter().map(port).collect(),
+            m.destination_ports.iter().map(port),
+            m.not_destination_ports.iter().map(port),
         ),
     ];
     let (host, method, path, header) = case.request.clone().unwrap_or_default();
