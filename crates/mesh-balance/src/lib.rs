@@ -190,3 +190,6 @@ fn same(scope: RoutingScope, client: Client<'_>, endpoint: &Workload) -> bool {
 fn weight(workload: &Workload) -> u64 {
     u64::from(workload.capacity.max(1))
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,3 +102,107 @@ pub fn redirect_location(redirect: &Redirect, from: &RedirectFrom<'_>) -> String
     }
     location
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_model::Header;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_prefix_is_replaced_as_whole_elements() {
+        // The table of Gateway API, HTTPPathModifier.replacePrefixMatch.
+        for (path, prefix, new, expected) in [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
+            ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/foo/", "/foo", "/", "/"),
+            ("/foo", "/foo", "/", "/"),
+            ("/bar", "/", "/xyz", "/xyz/bar"),
+        ] {
+            let modifier = PathModifier::ReplacePrefix(new.into());
+            let got = rewrite_path(&modifier, path, Some(prefix));
+            assert_eq!(got, expected, "{path} {prefix} -> {new}");
+        }
+        let modifier = PathModifier::ReplacePrefix("/x".into());
+        assert_eq!(rewrite_path(&modifier, "/a", None), "/a");
+        let modifier = PathModifier::ReplaceFull("/new".into());
+        assert_eq!(rewrite_path(&modifier, "/a/b", Some("/a")), "/new");
+    }
+
+    #[test]
+    fn locations_are_built_of_what_is_given() {
+        let from = RedirectFrom {
+            scheme: "http",
+            host: "shop.example",
+            port: 8080,
+            path: "/a/b",
+            query: Some("q=1"),
+            prefix: Some("/a"),
+        };
+        let plain = Redirect {
+            scheme: None,
+            hostname: None,
+            path: None,
+            port: None,
+            status: 302,
+        };
+        let location = |redirect: &Redirect| redirect_location(redirect, &from);
+        assert_eq!(location(&plain), "http://shop.example:8080/a/b?q=1");
+        let mut to = plain.clone();
+        to.scheme = Some("https".into());
+        assert_eq!(location(&to), "https://shop.example/a/b?q=1");
+        to.port = Some(8443);
+        assert_eq!(location(&to), "https://shop.example:8443/a/b?q=1");
+        to = plain.clone();
+        to.port = Some(80);
+        to.hostname = Some("other".into());
+        assert_eq!(location(&to), "http://other/a/b?q=1");
+        to = plain;
+        to.path = Some(PathModifier::ReplacePrefix("/z".into()));
+        assert_eq!(location(&to), "http://shop.example:8080/z/b?q=1");
+    }
+
+    #[test]
+    fn header_changes_come_in_order() {
+        let header = |name: &str| Header {
+            name: name.into(),
+            value: "1".into(),
+        };
+        let modifier = HeaderModifier {
+            remove: vec!["r".into()],
+            add: vec![header("a")],
+            set: vec![header("s")],
+        };
+        let changes: Vec<HeaderChange<'_>> = header_changes(&modifier).collect();
+        assert_eq!(
+            changes,
+            [
+                HeaderChange::Set("s", "1"),
+                HeaderChange::Add("a", "1"),
+                HeaderChange::Remove("r")
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_rewritten_path_is_absolute_and_keeps_the_rest(
+            prefix in "(/[ab]{1,2}){0,2}/?",
+            rest in "(/[ab]{0,2}){0,3}",
+            new in "(/[xy]{1,2}){0,2}/?",
+        ) {
+            let path = format!("{}{rest}", prefix.trim_end_matches('/'));
+            let modifier = PathModifier::ReplacePrefix(new.into());
+            let got = rewrite_path(&modifier, &path, Some(&prefix));
+            prop_assert!(got.starts_with('/'));
+            prop_assert!(got.ends_with(&rest));
+        }
+    }
+}
