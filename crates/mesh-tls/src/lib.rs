@@ -12,6 +12,7 @@
 mod certificate;
 mod csr;
 mod edge;
+mod edge_client;
 mod error;
 mod mesh;
 mod pem;
@@ -25,8 +26,9 @@ mod verify;
 pub use certificate::{CertificateReceiver, WorkloadCertificate};
 pub use csr::{PrivateKey, new_csr, new_serving_csr};
 pub use edge::{EdgeInfo, EdgeStream, EdgeTls};
+pub use edge_client::{EdgeAgreed, EdgeClientSettings, EdgeClientStream, EdgeConnector};
 pub use error::TlsError;
 pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
-pub use provider::install_provider;
+pub use provider::{fill_random, install_provider};
 pub use serving::{ServingCertificate, ServingTls};
 pub use verify::Expected;

@@ -1,5 +1,6 @@
 //! The cryptography in use: aws-lc-rs, narrowed for the mesh.
 
+use crate::TlsError;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::sync::{Arc, OnceLock};
 
@@ -31,4 +32,15 @@ pub fn install_provider() {
         // Lost to another thread: then that one's provider stands, which is as good.
         drop(aws_lc_rs::default_provider().install_default());
     }
+}
+
+/// Fills a buffer with random bytes fit for secrets and serial numbers.
+///
+/// # Errors
+/// When the system gives none.
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), TlsError> {
+    edge()
+        .secure_random
+        .fill(bytes)
+        .map_err(|_| TlsError::Key("the system gives no random bytes".into()))
 }
