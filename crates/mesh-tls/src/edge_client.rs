@@ -4,12 +4,14 @@
 use crate::certificate::ALPN_H2;
 use crate::edge::certified_key;
 use crate::mesh::within_timeout;
+use crate::verify::{Expected, ServerJudge};
 use crate::{TlsError, pem, provider, san};
 use mesh_model::TlsCertificatePem;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::ServerName;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
@@ -17,18 +19,52 @@ use tokio_rustls::TlsConnector;
 /// A connection to a TLS server.
 pub type EdgeClientStream<S> = tokio_rustls::client::TlsStream<S>;
 
-/// What a client asks for and trusts.
-#[derive(Debug, Clone, Default)]
+/// What a client takes for the right server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerCheck {
+    /// The name is asked for (SNI) and found in the certificate. An IP address is looked for in the
+    /// certificate and not sent.
+    Name(String),
+    /// The certificate is that of a workload, judged as the mesh judges it; no name is sent. With a
+    /// certificate of one's own choice this is how tests knock at a mesh port.
+    Workload {
+        /// The client's own trust domain.
+        trust_domain: String,
+        /// The identities that will do.
+        expected: Expected,
+    },
+}
+
+/// What a client asks for, trusts and shows.
+#[derive(Debug, Clone)]
 pub struct EdgeClientSettings {
     /// PEM roots that the server's certificate must chain to.
     pub root_pem: String,
-    /// The name to ask for (SNI) and to find in the server's certificate. An IP address is looked
-    /// for in the certificate and not sent.
-    pub server_name: String,
+    /// What makes it the right server.
+    pub server: ServerCheck,
     /// Protocols to offer, best first, such as `h2` and `http/1.1`; empty: none.
     pub alpn: Vec<String>,
     /// The client's own certificate, shown when the server asks for one.
     pub certificate: Option<TlsCertificatePem>,
+}
+
+impl EdgeClientSettings {
+    /// A client without a certificate that asks for a name and trusts a root.
+    pub fn named(server_name: &str, root_pem: &str) -> Self {
+        Self {
+            root_pem: root_pem.into(),
+            server: ServerCheck::Name(server_name.into()),
+            alpn: Vec::new(),
+            certificate: None,
+        }
+    }
+
+    /// The same, offering protocols, best first.
+    #[must_use]
+    pub fn alpn(mut self, protocols: &[&str]) -> Self {
+        self.alpn = protocols.iter().map(|p| (*p).to_owned()).collect();
+        self
+    }
 }
 
 /// What the two sides agreed on.
@@ -63,8 +99,6 @@ impl EdgeConnector {
     /// # Errors
     /// When the name is neither a DNS name nor an IP address, or a PEM text cannot be used.
     pub fn new(settings: &EdgeClientSettings) -> Result<Self, TlsError> {
-        let server_name = ServerName::try_from(settings.server_name.clone())
-            .map_err(|e| TlsError::Handshake(format!("'{}': {e}", settings.server_name)))?;
         let mut roots = RootCertStore::empty();
         for root in pem::certificates(&settings.root_pem)? {
             roots
@@ -73,22 +107,38 @@ impl EdgeConnector {
         }
         let builder = ClientConfig::builder_with_provider(provider::edge().clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|e| TlsError::Chain(e.to_string()))?
-            .with_root_certificates(roots);
+            .map_err(|e| TlsError::Chain(e.to_string()))?;
+        let (builder, server_name) = match &settings.server {
+            ServerCheck::Name(name) => {
+                let server_name = ServerName::try_from(name.clone())
+                    .map_err(|e| TlsError::Handshake(format!("'{name}': {e}")))?;
+                (builder.with_root_certificates(roots), server_name)
+            }
+            ServerCheck::Workload {
+                trust_domain,
+                expected,
+            } => {
+                let judge = Arc::new(ServerJudge {
+                    roots: Arc::new(roots),
+                    trust_domain: trust_domain.as_str().into(),
+                    expected: expected.clone(),
+                });
+                let builder = builder.dangerous().with_custom_certificate_verifier(judge);
+                (builder, ServerName::from(Ipv4Addr::UNSPECIFIED))
+            }
+        };
         let mut config = match &settings.certificate {
             None => builder.with_no_client_auth(),
             Some(own) => {
-                // A client that shows a certificate does so whatever it holds: judging it is the
-                // server's part.
+                // A client shows what it was given, whoever the server says it accepts: judging it
+                // is the server's part.
                 let (certified, _) = certified_key(own)?;
                 builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
-        config.alpn_protocols = settings
-            .alpn
-            .iter()
-            .map(|p| p.as_bytes().to_vec())
-            .collect();
+        let protocols = settings.alpn.iter().map(|p| p.as_bytes().to_vec());
+        config.alpn_protocols = protocols.collect();
+        config.enable_sni = matches!(settings.server, ServerCheck::Name(_));
         Ok(Self {
             config: Arc::new(config),
             server_name,
@@ -136,13 +186,8 @@ mod tests {
     }
 
     fn client(ca: &TestCa, host: &str, alpn: &[&str]) -> EdgeConnector {
-        EdgeConnector::new(&EdgeClientSettings {
-            root_pem: ca.pem.clone(),
-            server_name: host.into(),
-            alpn: alpn.iter().map(ToString::to_string).collect(),
-            certificate: None,
-        })
-        .unwrap()
+        let settings = EdgeClientSettings::named(host, &ca.pem).alpn(alpn);
+        EdgeConnector::new(&settings).unwrap()
     }
 
     #[tokio::test]
@@ -178,10 +223,7 @@ mod tests {
 
     #[test]
     fn a_name_that_is_none_is_refused() {
-        let settings = EdgeClientSettings {
-            server_name: "not a name".into(),
-            ..EdgeClientSettings::default()
-        };
+        let settings = EdgeClientSettings::named("not a name", "");
         let error = EdgeConnector::new(&settings).unwrap_err();
         assert!(error.to_string().contains("not a name"), "{error}");
     }
