@@ -291,3 +291,6 @@ impl Drop for Dialing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

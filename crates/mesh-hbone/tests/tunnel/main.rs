@@ -4,11 +4,11 @@
 #[cfg(test)]
 mod support;
 
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use mesh_hbone::{HboneStream, Incoming, Pool, PoolSettings, TunnelError};
 use mesh_model::Reason;
 use mesh_runtime::Drain;
-use support::{Origin, echo, id, local, open, request};
+use support::{Origin, connect, echo, id, local, open, request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[test]
@@ -319,12 +319,4 @@ fn a_request_given_up_is_noticed_while_the_handler_works_on_it() {
         assert_eq!(noticed.recv().await, Some("abandoned"));
         scope.cancel();
     });
-}
-
-fn connect(authority: &str) -> Request<()> {
-    let uri = http::Uri::builder().authority(authority).build().unwrap();
-    let mut request = Request::new(());
-    *request.method_mut() = Method::CONNECT;
-    *request.uri_mut() = uri;
-    request
 }

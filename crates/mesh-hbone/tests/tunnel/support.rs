@@ -1,7 +1,7 @@
 //! A tunnel server on loopback, and clients of it.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Method, Request};
 use mesh_hbone::{
     ConnectRequest, Dial, HboneStream, Incoming, Pool, ServerSettings, TunnelError, TunnelKey,
     serve,
@@ -185,4 +185,13 @@ impl Origin {
         });
         client
     }
+}
+
+/// A CONNECT with an authority of any form.
+pub(crate) fn connect(authority: &str) -> Request<()> {
+    let uri = http::Uri::builder().authority(authority).build().unwrap();
+    let mut request = Request::new(());
+    *request.method_mut() = Method::CONNECT;
+    *request.uri_mut() = uri;
+    request
 }
