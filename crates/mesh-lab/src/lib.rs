@@ -35,5 +35,6 @@ pub mod postgres;
 pub mod probe;
 pub mod process;
 pub mod topology;
+pub mod world;
 
 pub use place::Place;

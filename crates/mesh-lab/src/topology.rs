@@ -304,7 +304,7 @@ fn pod_batch(pod: &PodSpec, node: &NodeSpec) -> String {
     lines.extend(addresses(pod.address, "eth0"));
     let gateway = node_address(node.number);
     lines.push(format!("route add default via {gateway}"));
-    lines.push(format!("-6 route add default via {}", v6_of(gateway)));
+    lines.push(format!("route add ::/0 via {}", v6_of(gateway)));
     lines.join("\n") + "\n"
 }
 
