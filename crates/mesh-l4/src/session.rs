@@ -1,0 +1,84 @@
+//! Two streams joined, counted, and recorded once.
+
+use mesh_model::Reason;
+use mesh_net::{Counters, PumpEnd, Side};
+use mesh_runtime::Drain;
+use mesh_telemetry::{ByteCounts, ConnectionRecord};
+use std::future::poll_fn;
+use std::pin::pin;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Carries bytes between the client (`down`) and the server (`up`) until both directions have
+/// ended, `cut` gives a reason (a policy change; pass `std::future::pending()` when there is none)
+/// or the drain is forced. Both streams are closed then, and the record is ended with the reason,
+/// which is also given back. The record's counters follow the bytes while the session lives.
+///
+/// Dropping the future ends the session too; the record's drop reason tells why.
+pub async fn run_session<D, U>(
+    mut down: D,
+    mut up: U,
+    mut record: ConnectionRecord,
+    cut: impl Future<Output = Reason>,
+    drain: &Drain,
+) -> Reason
+where
+    D: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    // Only the end of the process drops this future in the middle.
+    record.set_drop_reason(Reason::Drained);
+    let (reason, detail) = {
+        let counts = record.counters();
+        tokio::select! {
+            biased;
+            reason = cut => (reason, None),
+            () = drain.forced() => (Reason::Drained, None),
+            end = counted_pump(&mut down, &mut up, &counts) => outcome(end),
+        }
+    };
+    drop((down, up));
+    record.end(reason, detail);
+    reason
+}
+
+/// The pump, with what it moved put on the record's counters after every poll: telemetry and
+/// sockets are neighbours that do not know each other.
+async fn counted_pump<D, U>(down: &mut D, up: &mut U, counts: &ByteCounts) -> PumpEnd
+where
+    D: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    let counters = Counters::new();
+    let mut told = (0, 0);
+    let mut pumping = pin!(mesh_net::pump(down, up, &counters));
+    poll_fn(|cx| {
+        let poll = pumping.as_mut().poll(cx);
+        let now = (counters.sent(), counters.received());
+        // "Received" and "sent" are the server's view in telemetry, whoever reports.
+        if now.0 > told.0 {
+            counts.add_received(now.0 - told.0);
+        }
+        if now.1 > told.1 {
+            counts.add_sent(now.1 - told.1);
+        }
+        told = now;
+        poll
+    })
+    .await
+}
+
+fn outcome(end: PumpEnd) -> (Reason, Option<String>) {
+    match end {
+        PumpEnd::Complete => (Reason::Ok, None),
+        PumpEnd::Failed { side, error } => {
+            let reason = match side {
+                Side::Downstream => Reason::DownstreamReset,
+                Side::Upstream => Reason::UpstreamReset,
+            };
+            (reason, Some(error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
