@@ -71,7 +71,7 @@ pub(crate) enum RootsError {
 }
 
 impl RootsError {
-    fn content(path: &Path, why: impl ToString) -> Self {
+    fn content(path: &Path, why: &(impl ToString + ?Sized)) -> Self {
         Self::Content {
             path: path.to_owned(),
             why: why.to_string(),
@@ -144,7 +144,7 @@ impl Authority {
         let key_pem = read(&key_path, Some(0o600), CERTIFICATE_FILE)?;
         let certificate_pem = read(&certificate_path, None, KEY_FILE)?;
         let roots_pem = read(&path(ROOT_FILE), None, KEY_FILE)?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|e| RootsError::content(&key_path, e))?;
+        let key = KeyPair::from_pem(&key_pem).map_err(|e| RootsError::content(&key_path, &e))?;
         let signer = Signer::read(&certificate_path, &certificate_pem, &key)?;
         let roots = certificates(&path(ROOT_FILE), &roots_pem)?;
         let mut intermediates = Vec::new();
@@ -161,7 +161,7 @@ impl Authority {
             }
         }
         let issuer = Issuer::from_ca_cert_der(&signer.der.as_slice().into(), key)
-            .map_err(|e| RootsError::content(&certificate_path, e))?;
+            .map_err(|e| RootsError::content(&certificate_path, &e))?;
         Ok(Self {
             issuer,
             not_after: signer.not_after,
@@ -216,10 +216,10 @@ impl Signer {
 fn certificates(path: &Path, pem: &str) -> Result<Vec<Vec<u8>>, RootsError> {
     let mut all = Vec::new();
     for section in Pem::iter_from_buffer(pem.as_bytes()) {
-        let section = section.map_err(|e| RootsError::content(path, e))?;
+        let section = section.map_err(|e| RootsError::content(path, &e))?;
         if section.label == "CERTIFICATE" {
             X509Certificate::from_der(&section.contents)
-                .map_err(|e| RootsError::content(path, e))?;
+                .map_err(|e| RootsError::content(path, &e))?;
             all.push(section.contents);
         }
     }

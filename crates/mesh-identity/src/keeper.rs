@@ -348,8 +348,8 @@ fn failed(
     next
 }
 
-/// Sleeps by the wall clock.
-pub(crate) async fn sleep_until(at: SystemTime) {
+/// Sleeps until a moment of the wall clock, which may jump or stand still.
+pub async fn sleep_until(at: SystemTime) {
     while let Ok(left) = at.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;

@@ -12,7 +12,7 @@ mod serving;
 mod status;
 
 pub use client::FetchError;
-pub use keeper::{CertificateSource, Identities, IdentityFetchError};
+pub use keeper::{CertificateSource, Identities, IdentityFetchError, sleep_until};
 pub use mesh_tls::CertificateReceiver;
 pub use serving::{ServerStream, ServingRequest, incoming, keep_serving};
 pub use status::{CertificateState, CertificateStatus};

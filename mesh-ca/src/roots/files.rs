@@ -104,8 +104,10 @@ pub(super) fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), R
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        let directory = path.parent().unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        match path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
     };
     write().map_err(io_error(path))
 }

@@ -1,0 +1,180 @@
+//! The gRPC service, top down: authenticate, read the CSR, decide, sign (interop/ca.md).
+
+use crate::authenticate::{AuthError, Authenticator, Caller};
+use crate::csr::{Csr, CsrError};
+use crate::grant::{self, Asked, Refusal, Rules};
+use crate::issuer::{self, IssueError, Issued};
+use crate::roots::Authority;
+use mesh_discovery::SnapshotReceiver;
+use mesh_model::Snapshot;
+use mesh_proto::ca::istio_certificate_service_server::IstioCertificateService;
+use mesh_proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
+use mesh_runtime::ReadyGate;
+use mesh_telemetry::{Counter, LabelledCounter, Metrics};
+use prost_types::value::Kind;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tonic::{Code, Request, Response, Status};
+
+/// Metadata key of the identity a node proxy asks in the name of.
+const IMPERSONATED: &str = "ImpersonatedIdentity";
+
+/// The state of the mesh, once it is known.
+pub(crate) struct Mesh {
+    /// Snapshots; the first is empty until the gate opens.
+    pub(crate) snapshots: SnapshotReceiver,
+    /// Opens with the first full state.
+    pub(crate) known: ReadyGate,
+}
+
+/// What a request needs.
+pub(crate) struct Service {
+    pub(crate) authenticator: Authenticator,
+    pub(crate) rules: Rules,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) mesh: Option<Mesh>,
+    pub(crate) counts: Counts,
+}
+
+/// Metrics of the service.
+pub(crate) struct Counts {
+    issued: Counter,
+    refused: LabelledCounter,
+}
+
+impl Counts {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            issued: metrics.counter("mesh_ca_certificates_issued", "Certificates issued"),
+            refused: metrics.labelled_counter(
+                "mesh_ca_requests_refused",
+                "Certificate requests refused, by reason",
+                "reason",
+            ),
+        }
+    }
+}
+
+/// Why a request ends without a certificate.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Caller(#[from] AuthError),
+    #[error("{0}")]
+    Request(#[from] CsrError),
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    #[error("{0}")]
+    Issue(#[from] IssueError),
+}
+
+impl Failure {
+    /// The stable word of the metric.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Caller(e) => e.code(),
+            Self::Request(_) => "csr",
+            Self::Refused(r) => r.code(),
+            Self::Issue(_) => "internal",
+        }
+    }
+
+    /// The answer. What concerns other workloads is told to the log only: the caller must not
+    /// learn what runs where.
+    fn status(&self) -> Status {
+        let impersonation = "request impersonation authentication failure";
+        match self {
+            Self::Caller(e) => {
+                Status::unauthenticated(format!("request authenticate failure: {e}"))
+            }
+            Self::Request(e) => Status::invalid_argument(e.to_string()),
+            Self::Refused(refusal) => match refusal {
+                Refusal::NoSnapshot => Status::unavailable(refusal.to_string()),
+                Refusal::Identity(_)
+                | Refusal::NotTrusted(_)
+                | Refusal::NoNode(_)
+                | Refusal::NotOnNode { .. } => Status::new(Code::PermissionDenied, impersonation),
+                Refusal::Account(_) => Status::permission_denied(refusal.to_string()),
+                Refusal::OtherIdentity { .. } | Refusal::DnsName(_) | Refusal::Lifetime { .. } => {
+                    Status::invalid_argument(refusal.to_string())
+                }
+            },
+            Self::Issue(_) => Status::internal("the certificate could not be signed"),
+        }
+    }
+}
+
+impl Service {
+    fn answer(
+        &self,
+        authorization: Option<&str>,
+        request: &IstioCertificateRequest,
+    ) -> Result<(Caller, Issued), Failure> {
+        let caller = self.authenticator.authenticate(authorization)?;
+        let csr = Csr::read(&request.csr)?;
+        let asked = Asked {
+            impersonated: impersonated(request),
+            uris: csr.uris.clone(),
+            dns_names: csr.dns_names.clone(),
+            validity_s: request.validity_duration,
+        };
+        let snapshot = self.snapshot();
+        let grant = grant::decide(&self.rules, &caller, &asked, snapshot.as_deref())?;
+        let issued = issuer::issue(&self.authority, &grant, &csr, SystemTime::now())?;
+        tracing::info!(
+            account = %caller.account,
+            node = caller.node.as_deref().unwrap_or("-"),
+            identity = %grant.identity,
+            serial = issued.serial,
+            ttl_s = issued.not_after.duration_since(SystemTime::now()).unwrap_or_default().as_secs(),
+            "certificate issued"
+        );
+        Ok((caller, issued))
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let mesh = self.mesh.as_ref().filter(|m| m.known.is_open())?;
+        Some(mesh.snapshots.borrow().clone())
+    }
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for Service {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let peer = request.remote_addr();
+        let authorization = request.metadata().get("authorization");
+        // Bytes that are no text are no token either.
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        match self.answer(authorization, request.get_ref()) {
+            Ok((_, issued)) => {
+                self.counts.issued.inc();
+                Ok(Response::new(IstioCertificateResponse {
+                    cert_chain: issued.chain,
+                }))
+            }
+            Err(failure) => {
+                self.counts.refused.with(failure.code()).inc();
+                tracing::warn!(
+                    peer = peer.map(tracing::field::display),
+                    reason = failure.code(),
+                    error = %failure,
+                    "certificate refused"
+                );
+                Err(failure.status())
+            }
+        }
+    }
+}
+
+/// The identity asked for in the metadata; one that is no text is an identity that is none.
+fn impersonated(request: &IstioCertificateRequest) -> Option<String> {
+    let value = request.metadata.as_ref()?.fields.get(IMPERSONATED)?;
+    match &value.kind {
+        Some(Kind::StringValue(text)) if text.is_empty() => None,
+        Some(Kind::StringValue(text)) => Some(text.clone()),
+        _ => Some(String::new()),
+    }
+}
