@@ -1,0 +1,221 @@
+//! Inbound: tunnels to the local workload, taken on 15008.
+//!
+//! Accept, mutual TLS with the workload's certificate, then for each CONNECT: target, authorization,
+//! connect to the application, 200, session, one end record. A change of policies or of roots
+//! re-checks the sessions that live and cuts those it denies.
+
+mod trust;
+
+use crate::application::{self, Admission};
+use crate::limits::Permit;
+use crate::pods::{Worker, accept_each};
+use crate::{facts, local};
+use http::HeaderMap;
+use mesh_hbone::{Forwarded, Incoming};
+use mesh_l4::run_session;
+use mesh_model::{Reason, SpiffeId};
+use mesh_plan::{Authority, Refusal};
+use mesh_telemetry::{ConnectionRecord, Party, Security};
+use mesh_tls::MeshStream;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use tokio::net::{TcpListener, TcpStream};
+use trust::Trust;
+
+/// One tunnel whose handshake is done; shared by its streams.
+struct Tunnel {
+    worker: Rc<Worker>,
+    peer: SocketAddr,
+    identity: SpiffeId,
+    local_ip: IpAddr,
+    trust: Trust,
+    _permit: Permit,
+}
+
+/// Takes tunnels until the drain starts.
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    let facts = |peer| facts::inbound(peer, None);
+    accept_each(worker, listener, "inbound", facts, tunnel).await;
+}
+
+async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Permit) {
+    let (pod, metrics) = (worker.pod.clone(), worker.pod.node.metrics.clone());
+    let at = tcp.local_addr().ok();
+    let (stream, tunnel) = match handshake(worker, tcp, peer, permit).await {
+        Ok(done) => done,
+        Err(refusal) => {
+            let record = metrics.connection(facts::inbound(peer, at));
+            return record.end(refusal.reason, Some(refusal.detail));
+        }
+    };
+    let tunnel = Rc::new(tunnel);
+    let (settings, scope) = (&pod.node.proxy.server, &pod.connections);
+    let ended = mesh_hbone::serve(stream, settings, &pod.drain, scope, |incoming| {
+        serve(tunnel.clone(), incoming)
+    });
+    if let Err(error) = ended.await {
+        // Its streams have records of their own; this is about the connection under them.
+        tracing::debug!(%peer, identity = %tunnel.identity, %error, "tunnel ended");
+    }
+}
+
+/// From a TCP connection to a tunnel whose peer is known.
+async fn handshake(
+    worker: Rc<Worker>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+) -> Result<(MeshStream<TcpStream>, Tunnel), Refusal> {
+    let pod = &worker.pod;
+    let gone = |e: std::io::Error| Refusal::new(Reason::DownstreamReset, e.to_string());
+    let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
+    let known = local::known(&mut pod.local.clone(), &pod.spec.info).await?;
+    let certificates = worker.certificate(&known.workload).await?;
+    let trust = Trust::of(certificates);
+    let certificate = trust.certificate().ok_or_else(|| {
+        let detail = "the certificate was withdrawn".to_owned();
+        Refusal::new(Reason::NoIdentity, detail)
+    })?;
+    let (stream, who) = mesh_tls::accept_mesh(tcp, &certificate)
+        .await
+        .map_err(|e| Refusal::new(e.reason(), e.to_string()))?;
+    let tunnel = Tunnel {
+        peer,
+        identity: who.identity,
+        local_ip,
+        trust,
+        _permit: permit,
+        worker,
+    };
+    Ok((stream, tunnel))
+}
+
+/// What a CONNECT says, apart from the stream it opens.
+struct Asked {
+    authority: String,
+    service_host: Option<String>,
+}
+
+impl Asked {
+    fn of(incoming: &Incoming) -> Self {
+        let forwarded = incoming.headers().get("forwarded").map(Forwarded::parse);
+        Self {
+            authority: incoming.authority().to_owned(),
+            service_host: forwarded.and_then(|f| f.host),
+        }
+    }
+}
+
+/// Carries one stream.
+async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
+    let asked = Asked::of(&incoming);
+    let at = SocketAddr::new(tunnel.local_ip, mesh_model::PORT_HBONE);
+    let pod = &tunnel.worker.pod;
+    let mut facts = facts::inbound(tunnel.peer, Some(at));
+    facts.hbone_address = Some(asked.authority.clone());
+    facts.security = Security::MutualTls;
+    facts.source.identity = Some(tunnel.identity.clone());
+    let mut record = pod.node.metrics.connection(facts);
+
+    // Before the 200: everything that may fail.
+    let opened = tokio::select! {
+        opened = open(&tunnel, &asked, &mut record) => opened,
+        () = incoming.abandoned() => {
+            Err(Refusal::new(Reason::DownstreamReset, "the client gave up"))
+        }
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(refusal) => {
+            incoming.refuse(refusal.reason);
+            return record.end(refusal.reason, Some(refusal.detail));
+        }
+    };
+
+    // After it: bytes.
+    let Opened {
+        app,
+        answer,
+        admission,
+        _permit,
+    } = opened;
+    match incoming.accept(answer) {
+        Ok(stream) => {
+            let cut = async {
+                tokio::select! {
+                    reason = admission.revoked() => reason,
+                    reason = tunnel.trust.lost() => reason,
+                }
+            };
+            run_session(stream, app, record, cut, &pod.drain).await;
+        }
+        Err(error) => record.end(Reason::DownstreamReset, Some(error.to_string())),
+    }
+}
+
+/// What is ready when a stream may be answered 200.
+struct Opened {
+    app: TcpStream,
+    answer: HeaderMap,
+    admission: Admission,
+    _permit: Permit,
+}
+
+/// Everything that may fail before the 200; each failure is one refusal.
+async fn open(
+    tunnel: &Tunnel,
+    asked: &Asked,
+    record: &mut ConnectionRecord,
+) -> Result<Opened, Refusal> {
+    let pod = &tunnel.worker.pod;
+    let node = &pod.node;
+
+    // 1. Room, and a workload to be.
+    let permit = pod.admit()?;
+    let mut local = pod.local.clone();
+    let known = local::known(&mut local, &pod.spec.info).await?;
+    let workload = &known.workload;
+    let at = SocketAddr::new(tunnel.local_ip, mesh_model::PORT_HBONE);
+    record.set_destination(Party {
+        workload: Some(workload.clone()),
+        identity: workload.identity(),
+        address: Some(at),
+    });
+
+    // 2. Is the target this workload's?
+    let snapshot = node.snapshots.borrow().clone();
+    let authority: Authority = asked
+        .authority
+        .parse()
+        .map_err(|e| Refusal::new(Reason::BadRequest, format!("{e}")))?;
+    let destination = mesh_plan::inbound(&snapshot, workload, tunnel.local_ip, &authority)?;
+    let network = &node.proxy.network;
+    let source = facts::peer(&snapshot, network, tunnel.peer, Some(&tunnel.identity));
+    record.set_source(source);
+    let host = asked.service_host.as_deref();
+    let service = facts::service_asked(&snapshot, workload, host, destination.port());
+    record.set_service(service);
+
+    // 3. May the peer?
+    let admission = Admission {
+        identity: Some(tunnel.identity.clone()),
+        source_ip: tunnel.peer.ip(),
+        destination,
+        local,
+    };
+    admission.check(&known.policies, record)?;
+
+    // 4. The application.
+    let app = application::connect(pod, destination, tunnel.peer.ip()).await?;
+    let answer = if node.proxy.response_baggage {
+        facts::response_headers(workload)
+    } else {
+        HeaderMap::new()
+    };
+    Ok(Opened {
+        app,
+        answer,
+        admission,
+        _permit: permit,
+    })
+}

@@ -1,0 +1,106 @@
+//! What all pods of the process share.
+
+use crate::limits::Limit;
+use crate::local::Locals;
+use crate::settings::{Limits, Proxy};
+use mesh_discovery::SnapshotReceiver;
+use mesh_identity::Identities;
+use mesh_runtime::{Context, Scope};
+use mesh_telemetry::{Counter, Gauge, LabelledCounter, Metrics};
+use std::sync::Arc;
+
+/// The node: one a process, shared by every pod and worker.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Settings of the data path.
+    pub(crate) proxy: Proxy,
+    /// Bounds on connections.
+    pub(crate) limits: Limits,
+    /// Places of the whole process.
+    pub(crate) limit: Limit,
+    /// The state of the mesh.
+    pub(crate) snapshots: SnapshotReceiver,
+    /// Certificates.
+    pub(crate) identities: Identities,
+    /// Local workloads.
+    pub(crate) locals: Arc<Locals>,
+    /// Metrics and records.
+    pub(crate) metrics: Metrics,
+    /// Counters of our own.
+    pub(crate) counts: Counts,
+    /// Runs listeners and tunnels.
+    pub(crate) scope: Scope,
+    /// Runs sessions; waited for when the process goes down.
+    pub(crate) connections: Scope,
+    /// Tells that the process goes down.
+    pub(crate) drain: mesh_runtime::Drain,
+}
+
+/// Counters of our own; the `workload_manager` names are those of interop/telemetry.md section 3.
+#[derive(Debug)]
+pub(crate) struct Counts {
+    /// Connections refused at a bound, by bound.
+    pub(crate) refused: LabelledCounter,
+    /// Connections to applications that could not come from the client's address.
+    pub(crate) source_not_kept: Counter,
+    /// Pods running.
+    pub(crate) pods_active: Gauge,
+    /// Pods that could not be started yet.
+    pub(crate) pods_pending: Gauge,
+    /// Pods started so far.
+    pub(crate) pods_started: Counter,
+    /// Pods stopped so far.
+    pub(crate) pods_stopped: Counter,
+}
+
+impl Counts {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            refused: metrics.labelled_counter(
+                "ztunnel_connections_refused",
+                "Connections refused because a bound was reached",
+                "bound",
+            ),
+            source_not_kept: metrics.counter(
+                "ztunnel_source_address_not_kept",
+                "Connections to applications made from the pod's own address for want of a privilege",
+            ),
+            pods_active: metrics.gauge(
+                "workload_manager_active_proxy_count",
+                "Pods whose connections are carried",
+            ),
+            pods_pending: metrics.gauge(
+                "workload_manager_pending_proxy_count",
+                "Pods that could not be started yet",
+            ),
+            pods_started: metrics.counter("workload_manager_proxies_started", "Pods started"),
+            pods_stopped: metrics.counter("workload_manager_proxies_stopped", "Pods stopped"),
+        }
+    }
+}
+
+impl Node {
+    /// Puts the parts together.
+    pub(crate) fn new(
+        proxy: Proxy,
+        limits: Limits,
+        metrics: Metrics,
+        snapshots: SnapshotReceiver,
+        identities: Identities,
+        context: &Context,
+    ) -> Self {
+        Self {
+            locals: Arc::new(Locals::new(proxy.node_name.clone())),
+            proxy,
+            limits,
+            limit: Limit::new(limits.connections_max),
+            snapshots,
+            identities,
+            counts: Counts::new(&metrics),
+            metrics,
+            scope: context.scope.clone(),
+            connections: context.connections.clone(),
+            drain: context.drain.clone(),
+        }
+    }
+}

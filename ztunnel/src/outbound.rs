@@ -1,0 +1,188 @@
+//! Outbound: connections of the local workload, captured on 15001.
+//!
+//! Accept, original destination, plan, connect (plain or through a tunnel), session, one end record.
+
+use crate::pods::{Worker, accept_each};
+use crate::{facts, limits::Permit, local};
+use mesh_l4::{DialError, Dialer, Tunnels, UpstreamStream, run_session};
+use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, Snapshot};
+use mesh_net::ConnectOptions;
+use mesh_plan::{Client, Refusal, Target, Transport};
+use mesh_telemetry::{ConnectionRecord, Party};
+use std::future::pending;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Endpoints tried for one connection, as long as nothing was sent to the one that failed. Each may
+/// take the whole connect timeout, and the application waits meanwhile.
+const ATTEMPTS_MAX: usize = 2;
+
+/// Takes connections until the drain starts.
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    accept_each(worker, listener, "outbound", facts::outbound, captured).await;
+}
+
+async fn captured(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, permit: Permit) {
+    let destination = mesh_net::original_destination(&stream);
+    let at = stream.local_addr();
+    let record = worker.pod.node.metrics.connection(facts::outbound(client));
+    match destination.and_then(|destination| Ok((destination, at?))) {
+        Ok((destination, at)) => {
+            serve(&worker, stream, client, at, destination, record).await;
+        }
+        Err(error) => record.end(Reason::DownstreamReset, Some(error.to_string())),
+    }
+    drop(permit);
+}
+
+/// Carries one connection whose destination is known.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    client: SocketAddr,
+    at: SocketAddr,
+    destination: SocketAddr,
+    mut record: ConnectionRecord,
+) {
+    record.set_destination(Party {
+        address: Some(destination),
+        ..Party::default()
+    });
+    match reach(worker, client, at, destination, &mut record).await {
+        Ok(upstream) => {
+            run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
+        }
+        Err(refusal) => record.end(refusal.reason, Some(refusal.detail)),
+    }
+}
+
+/// Everything that may fail before bytes flow; each failure is one refusal.
+async fn reach(
+    worker: &Rc<Worker>,
+    client: SocketAddr,
+    at: SocketAddr,
+    destination: SocketAddr,
+    record: &mut ConnectionRecord,
+) -> Result<UpstreamStream, Refusal> {
+    let pod = &worker.pod;
+
+    // 1. Not in circles.
+    not_ourselves(at, destination)?;
+
+    // 2. Who asks.
+    let known = local::known(&mut pod.local.clone(), &pod.spec.info).await?;
+    let workload = &known.workload;
+    record.set_source(Party {
+        workload: Some(workload.clone()),
+        identity: workload.identity(),
+        address: Some(client),
+    });
+
+    // 3. Where to: one decision on one snapshot.
+    let snapshot = pod.node.snapshots.borrow().clone();
+    let asking = Client::of(workload);
+    let target = {
+        let mut dice = worker.dice.borrow_mut();
+        mesh_plan::outbound(&snapshot, &asking, destination, &mut dice)?
+    };
+
+    // 4. Connect.
+    connect(worker, &snapshot, &asking, client, target, record).await
+}
+
+/// A connection that was not captured, or was captured on its way to our own ports of this pod,
+/// would come back to us for ever.
+fn not_ourselves(at: SocketAddr, destination: SocketAddr) -> Result<(), Refusal> {
+    const OURS: [u16; 3] = [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE];
+    let (at, destination) = (canonical(at), canonical(destination));
+    let ours = OURS.contains(&destination.port());
+    if destination == at || (ours && destination.ip() == at.ip()) {
+        let detail = format!("{destination} is a port of this proxy itself");
+        return Err(Refusal::new(Reason::WrongDestination, detail));
+    }
+    Ok(())
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+async fn connect(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    asking: &Client,
+    client: SocketAddr,
+    mut target: Target,
+    record: &mut ConnectionRecord,
+) -> Result<UpstreamStream, Refusal> {
+    let mut attempts = 1;
+    loop {
+        facts::set_target(record, &target);
+        let error = match dial(worker, asking, client, &target).await? {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        let refusal = || Refusal::new(error.reason(), error.to_string());
+        if attempts == ATTEMPTS_MAX || !error.retry_is_safe() {
+            return Err(refusal());
+        }
+        attempts += 1;
+        let next = {
+            let mut dice = worker.dice.borrow_mut();
+            mesh_plan::retry_target(snapshot, asking, &target, &mut dice)
+        };
+        target = next.ok_or_else(refusal)?;
+        tracing::debug!(%error, next = %target.destination, "trying another endpoint");
+    }
+}
+
+/// One attempt. The outer error is ours (no certificate); another endpoint would not help.
+async fn dial(
+    worker: &Rc<Worker>,
+    asking: &Client,
+    client: SocketAddr,
+    target: &Target,
+) -> Result<Result<UpstreamStream, DialError>, Refusal> {
+    let pod = &worker.pod;
+    let mut dialer = Dialer {
+        connect: ConnectOptions {
+            mark: pod.node.proxy.mark,
+            netns: pod.netns.clone(),
+            ..ConnectOptions::default()
+        },
+        tunnels: None,
+    };
+    let mut headers = http::HeaderMap::new();
+    if let (Transport::Hbone { .. }, Some(workload)) = (&target.transport, &asking.workload) {
+        dialer.tunnels = Some(Tunnels {
+            pool: worker.pool.clone(),
+            certificate: worker.certificate(workload).await?,
+        });
+        let service = target.service.as_deref();
+        let mut dice = worker.dice.borrow_mut();
+        headers = facts::request_headers(workload, client, service, &mut dice);
+    }
+    Ok(dialer.open(target, headers).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_ports_are_refused_and_those_of_others_are_not() {
+        let at = "10.0.0.1:15001".parse().unwrap();
+        for port in [15001, 15006, 15008] {
+            let own = SocketAddr::from(([10, 0, 0, 1], port));
+            assert!(not_ourselves(at, own).is_err(), "{own}");
+            let other = SocketAddr::from(([10, 0, 0, 2], port));
+            assert!(not_ourselves(at, other).is_ok(), "{other}");
+        }
+        let mapped = "[::ffff:10.0.0.1]:15008".parse().unwrap();
+        assert!(not_ourselves(at, mapped).is_err());
+        let uncaptured = "10.0.0.1:4001".parse().unwrap();
+        assert!(not_ourselves(uncaptured, uncaptured).is_err());
+        assert!(not_ourselves(at, "10.0.0.1:80".parse().unwrap()).is_ok());
+    }
+}
