@@ -59,9 +59,9 @@ impl Head {
             return Err(bad("more than one Host"));
         }
         let authority = match headers::authority(request) {
-            Some(authority) => authority,
-            None if request.version() <= Version::HTTP_10 => "",
-            None => return Err(bad("no Host")),
+            Some(authority) if !authority.is_empty() => authority,
+            _ if request.version() <= Version::HTTP_10 => "",
+            _ => return Err(bad("no Host")),
         };
         let well_formed = authority
             .parse::<Authority>()

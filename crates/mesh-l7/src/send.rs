@@ -107,9 +107,7 @@ impl Sending<'_> {
         }
         let client = &self.downstream.context.client;
         let mut dice = shared.dice.borrow_mut();
-        (0..ROLLS_MAX)
-            .filter_map(|_| mesh_plan::retry_target(self.snapshot, client, target, &mut dice))
-            .find(|next| !failed.contains(&next.destination))
+        mesh_plan::retry_target_untried(self.snapshot, client, target, failed, &mut dice)
     }
 
     /// Tells the record where the request goes.
@@ -143,9 +141,6 @@ impl Sending<'_> {
         });
     }
 }
-
-/// Rolls of the dice for an endpoint that has not failed yet.
-const ROLLS_MAX: usize = 8;
 
 /// A limit of zero is no limit (GEP-1742).
 fn limit(from: Instant, within: Option<Duration>) -> Option<Instant> {

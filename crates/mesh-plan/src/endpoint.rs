@@ -1,6 +1,6 @@
 //! From a service or workload to the endpoint and how it is reached.
 
-use crate::{Client, Refusal, Target, TargetKind, Transport};
+use crate::{Client, Refusal, Target, TargetKind, Transport, waypoint};
 use mesh_balance::Choice;
 use mesh_model::{
     AppProtocol, Dice, PORT_HBONE, Reason, Service, ServicePort, Snapshot, SpiffeId,
@@ -26,21 +26,33 @@ pub fn to_service(
         .ok_or_else(|| no_endpoint(service, port.service_port))
 }
 
-/// Another endpoint of the service of a target that failed, for a retry. None when there is no other.
+/// Another endpoint of the service of a target that failed, or another instance of the waypoint, for a
+/// retry. None when there is no other.
 pub fn retry_target(
     snapshot: &Snapshot,
     client: &Client,
     failed: &Target,
     dice: &mut Dice,
 ) -> Option<Target> {
-    let service = failed.service.as_ref()?;
-    if failed.kind != TargetKind::Endpoint {
-        return None;
+    retry_target_untried(snapshot, client, failed, &[failed.destination], dice)
+}
+
+/// As [`retry_target`], for a second retry: none of the endpoints in `tried`.
+pub fn retry_target_untried(
+    snapshot: &Snapshot,
+    client: &Client,
+    failed: &Target,
+    tried: &[SocketAddr],
+    dice: &mut Dice,
+) -> Option<Target> {
+    if failed.kind == TargetKind::Waypoint {
+        return waypoint::another(snapshot, client, failed, dice);
     }
+    let service = failed.service.as_ref()?;
     let port = service.port(failed.service_port?)?;
     mesh_balance::order(snapshot, service, port, client.place(), dice)
         .into_iter()
-        .find(|choice| choice.address != failed.destination)
+        .find(|choice| !tried.contains(&choice.address))
         .map(|choice| of_service(service, port, choice))
 }
 
