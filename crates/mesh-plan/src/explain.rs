@@ -1,8 +1,16 @@
 //! What would happen to a connection or request, hop by hop, by the functions that carry traffic.
 
+mod arrive;
+mod describe;
+mod display;
+mod gateway;
+mod message;
+mod question;
+mod walk;
+
 use mesh_model::{Reason, Snapshot};
 use serde::{Serialize, Serializer};
-use std::fmt;
+use walk::Walk;
 
 /// The question.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,7 +18,7 @@ pub struct ExplainRequest {
     /// Who asks: a pod `namespace/name`, or `gateway:namespace/name[/listener]` for an internet
     /// client of that gateway.
     pub from: String,
-    /// What for: a service `namespace/name`, a host name, a virtual or pod IP.
+    /// What for: a service (or pod) `namespace/name`, a host name, a virtual or pod IP.
     pub to: String,
     /// The port asked for.
     pub port: u16,
@@ -51,7 +59,8 @@ pub struct Hop {
     pub proxy: String,
     /// The layer it works at.
     pub layer: Layer,
-    /// The identity it presents to the next hop; for the last hop, the one presented to it.
+    /// The identity it presents to the next hop; at the destination, the one presented to it. None:
+    /// plain text.
     pub presented: Option<String>,
     /// The identities of which the next hop must prove one.
     pub expected: Vec<String>,
@@ -70,7 +79,7 @@ pub struct Hop {
 pub struct Explanation {
     /// What each proxy does, in order.
     pub hops: Vec<Hop>,
-    /// Whether the traffic arrives.
+    /// Whether the traffic arrives, or is answered with a redirect on its way.
     pub allowed: bool,
     /// The code.
     #[serde(serialize_with = "code")]
@@ -83,19 +92,22 @@ fn code<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(reason.code())
 }
 
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.detail)
+/// Answers the question. A question that cannot be understood (an unknown pod, a name that does not
+/// resolve) is answered too: not allowed, with the reason and no hops.
+pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Explanation {
+    let mut walk = Walk::new(snapshot, request);
+    let end = walk.run(request);
+    let (allowed, reason, detail) = match end {
+        Ok(detail) => (true, Reason::Ok, detail),
+        Err(refusal) => (false, refusal.reason, refusal.detail),
+    };
+    Explanation {
+        hops: walk.into_hops(),
+        allowed,
+        reason,
+        detail,
     }
 }
 
-/// Answers the question.
-pub fn explain(snapshot: &Snapshot, request: &ExplainRequest) -> Explanation {
-    let _ = (snapshot, request);
-    Explanation {
-        hops: Vec::new(),
-        allowed: false,
-        reason: Reason::Internal,
-        detail: String::new(),
-    }
-}
+#[cfg(test)]
+mod tests;

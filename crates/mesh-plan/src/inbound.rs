@@ -2,7 +2,8 @@
 
 use crate::{Authority, Refusal, is_waypoint_of, waypoint};
 use mesh_model::{
-    GatewayAddress, PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, Snapshot, Workload,
+    AppProtocol, GatewayAddress, PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason,
+    ServicePort, Snapshot, Workload,
 };
 use std::net::{IpAddr, SocketAddr};
 
@@ -35,6 +36,25 @@ pub fn inbound(
         return Err(Refusal::new(Reason::ConnectFailed, detail));
     }
     Ok(SocketAddr::new(local_ip, port))
+}
+
+/// What a port of the workload's application speaks, as a service it stands behind declares it; of
+/// several declarations the first by service name.
+pub fn inbound_protocol(snapshot: &Snapshot, local: &Workload, port: u16) -> AppProtocol {
+    let declared = local.services.iter().flat_map(|(name, own)| {
+        let own = own.iter().filter(|p| p.target_port == port).copied();
+        let service = snapshot.service(name);
+        let of_service = service.into_iter().flat_map(move |service| {
+            let here =
+                move |p: &&ServicePort| mesh_balance::target_port(local, service, p) == Some(port);
+            service.ports.iter().filter(here).copied()
+        });
+        own.chain(of_service)
+    });
+    declared
+        .map(|p| p.app_protocol)
+        .find(|protocol| *protocol != AppProtocol::Unknown)
+        .unwrap_or_default()
 }
 
 /// Whether an address may be asked for here: it is the one connected to, or `local` is the waypoint of

@@ -19,10 +19,10 @@ mod testing;
 mod waypoint;
 
 pub use authority::{Authority, AuthorityError};
-pub use endpoint::{retry_target, to_service, to_workload};
+pub use endpoint::{retry_target, retry_target_untried, to_service, to_workload};
 pub use explain::{ExplainRequest, Explanation, explain};
 pub use http::{HttpForward, HttpPlan, HttpRedirect, HttpScope, http};
-pub use inbound::inbound;
+pub use inbound::{inbound, inbound_protocol};
 pub use mesh_routing::HttpFacts;
 pub use outbound::outbound;
 pub use policies::{gateway_policies, sidecar_policies, waypoint_policies};

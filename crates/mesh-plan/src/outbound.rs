@@ -75,7 +75,7 @@ fn as_asked(snapshot: &Snapshot, service: &Arc<Service>, destination: SocketAddr
     }
 }
 
-fn passthrough(destination: SocketAddr) -> Target {
+pub(crate) fn passthrough(destination: SocketAddr) -> Target {
     Target {
         address: destination,
         transport: Transport::Plain,

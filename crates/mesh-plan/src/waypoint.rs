@@ -143,38 +143,62 @@ pub(crate) fn target(
     })
 }
 
+/// Another instance of the waypoint of a target that failed.
+pub(crate) fn another(
+    snapshot: &Snapshot,
+    client: &Client,
+    failed: &Target,
+    dice: &mut Dice,
+) -> Option<Target> {
+    let me = failed.workload.as_deref()?;
+    let bound = |at: &&GatewayAddress| is_waypoint_of(snapshot, me, at);
+    let at = match &failed.service {
+        Some(service) => waypoints(service).find(bound),
+        None => {
+            let asked = snapshot.workload_at(&client.network, failed.destination.ip());
+            asked.and_then(|w| w.waypoint.as_ref()).filter(bound)
+        }
+    }?;
+    let service = service_of(snapshot, client, at)?;
+    let port = hbone_port(service, at);
+    let choice = mesh_balance::order(snapshot, service, &port, client.place(), dice)
+        .into_iter()
+        .find(|choice| choice.address != failed.address)?;
+    let Transport::Hbone { authority, .. } = &failed.transport else {
+        return None;
+    };
+    Some(Target {
+        address: choice.address,
+        transport: Transport::Hbone {
+            authority: authority.clone(),
+            expected: expected(&choice.workload, Some(service)),
+        },
+        workload: Some(choice.workload),
+        ..failed.clone()
+    })
+}
+
+/// An instance of a waypoint, and the waypoint's Service when it has one; else why there is none.
 fn instance<'a>(
     snapshot: &'a Snapshot,
     client: &Client,
     at: &GatewayAddress,
     dice: &mut Dice,
 ) -> Result<(Choice, Option<&'a Arc<Service>>), String> {
-    let service = match &at.destination {
-        GatewayDestination::Hostname(name) => Some(
-            snapshot
-                .service(name)
-                .ok_or_else(|| format!("its waypoint {name} is unknown"))?,
-        ),
-        GatewayDestination::Address(at) => {
-            snapshot.service_at(&at.network, at.address, &client.namespace)
-        }
-    };
-    if let Some(service) = service {
-        let unmapped = ServicePort {
-            service_port: at.hbone_port,
-            target_port: 0,
-            app_protocol: AppProtocol::Unknown,
-        };
-        let port = service.port(at.hbone_port).unwrap_or(&unmapped);
-        return mesh_balance::choose(snapshot, service, port, client.place(), dice)
+    if let Some(service) = service_of(snapshot, client, at) {
+        let port = hbone_port(service, at);
+        return mesh_balance::choose(snapshot, service, &port, client.place(), dice)
             .map(|choice| (choice, Some(service)))
             .ok_or_else(|| {
                 let (name, port) = (&service.name, at.hbone_port);
                 format!("its waypoint {name} has no usable endpoint for port {port}")
             });
     }
-    let GatewayDestination::Address(address) = &at.destination else {
-        return Err("its waypoint is unknown".to_owned());
+    let address = match &at.destination {
+        GatewayDestination::Hostname(name) => {
+            return Err(format!("its waypoint {name} is unknown"));
+        }
+        GatewayDestination::Address(address) => address,
     };
     snapshot
         .workload_at(&address.network, address.address)
@@ -187,6 +211,29 @@ fn instance<'a>(
             (choice, None)
         })
         .ok_or_else(|| format!("its waypoint {address} is unknown"))
+}
+
+fn service_of<'a>(
+    snapshot: &'a Snapshot,
+    client: &Client,
+    at: &GatewayAddress,
+) -> Option<&'a Arc<Service>> {
+    match &at.destination {
+        GatewayDestination::Hostname(name) => snapshot.service(name),
+        GatewayDestination::Address(at) => {
+            snapshot.service_at(&at.network, at.address, &client.namespace)
+        }
+    }
+}
+
+/// The HBONE port as the waypoint's Service maps it. Where the Service does not, only an endpoint with
+/// an application tunnel may be used, and target port 0 says so.
+fn hbone_port(service: &Service, at: &GatewayAddress) -> ServicePort {
+    service.port(at.hbone_port).copied().unwrap_or(ServicePort {
+        service_port: at.hbone_port,
+        target_port: 0,
+        app_protocol: AppProtocol::Unknown,
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a waypoint serves: interop/waypoint.md section 3.
 
 use super::*;
-use crate::testing::{at, by_name, ip, mesh, name, pod, s, service, w, wp};
+use crate::testing::{at, behind, by_name, client, ip, mesh, name, pod, s, service, vip, w, wp};
 
 fn served(authority: &str) -> Result<WaypointTarget, Reason> {
     let (mut shop, mut pod_bound) = (service("shop", 1), pod("bound", 5));
@@ -50,4 +50,40 @@ fn it_serves_nothing_else() {
             "{authority}"
         );
     }
+}
+
+#[test]
+fn a_retry_goes_to_another_instance_of_the_same_waypoint() {
+    let mut shop = service("shop", 1);
+    shop.waypoint = Some(by_name("wp"));
+    let mut all = vec![s(shop)];
+    all.extend(wp());
+    let from = client(&pod("frontend", 1));
+    let dice = &mut Dice::seeded(1);
+    let snapshot = mesh(all.clone());
+    let first = crate::outbound(&snapshot, &from, at(vip(1), 80), dice).unwrap();
+    assert_eq!(crate::retry_target(&snapshot, &from, &first, dice), None);
+    let mut second = behind(pod("wp", 10), &["wp"]);
+    second.uid = mesh_model::WorkloadUid("other".into());
+    all.push(w(second));
+    let snapshot = mesh(all);
+    let other = crate::retry_target(&snapshot, &from, &first, dice).unwrap();
+    assert_eq!(other.address, at(ip(10), 16008));
+    assert_eq!((other.kind, other.transport), (first.kind, first.transport));
+}
+
+#[test]
+fn a_retry_goes_to_another_endpoint_of_the_same_service() {
+    let mut all = vec![
+        s(service("shop", 1)),
+        w(behind(pod("shop-1", 2), &["shop"])),
+    ];
+    let from = client(&pod("frontend", 1));
+    let dice = &mut Dice::seeded(1);
+    let snapshot = mesh(all.clone());
+    let first = crate::outbound(&snapshot, &from, at(vip(1), 80), dice).unwrap();
+    assert_eq!(crate::retry_target(&snapshot, &from, &first, dice), None);
+    all.push(w(behind(pod("shop-2", 3), &["shop"])));
+    let other = crate::retry_target(&mesh(all), &from, &first, dice).unwrap();
+    assert_eq!(other.destination, at(ip(3), 8080));
 }
