@@ -155,7 +155,7 @@ fn names(request: &X509CertificationRequest<'_>) -> Result<(Vec<String>, Vec<Str
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rcgen::{CertificateParams, KeyPair, RsaKeySize, SanType};
 
@@ -172,11 +172,16 @@ mod tests {
     }
 
     /// The request with one bit of its signature changed.
-    fn tampered(pair: &KeyPair) -> String {
+    fn tampered_by(pair: &KeyPair) -> String {
         let request = params().serialize_request(pair).unwrap();
         let mut der = request.der().to_vec();
         *der.last_mut().unwrap() ^= 1;
         encode(&der)
+    }
+
+    /// A request whose signature is wrong.
+    pub(crate) fn tampered() -> String {
+        tampered_by(&KeyPair::generate().unwrap())
     }
 
     fn encode(der: &[u8]) -> String {
@@ -204,7 +209,7 @@ mod tests {
         for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ED25519] {
             let pair = KeyPair::generate_for(algorithm).unwrap();
             assert_eq!(
-                Csr::read(&tampered(&pair)).unwrap_err(),
+                Csr::read(&tampered_by(&pair)).unwrap_err(),
                 CsrError::Signature
             );
         }
