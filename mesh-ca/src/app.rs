@@ -97,7 +97,7 @@ pub(crate) fn start(settings: &Settings, inputs: &Inputs) -> anyhow::Result<Sock
     };
     let address = serve(settings.listen, tls, service, inputs)
         .with_context(|| format!("listening on {}", settings.listen))?;
-    tracing::info!(%address, names = ?settings.own.1, "serving");
+    tracing::info!(%address, names = settings.own.1.join(","), "serving");
     Ok(address)
 }
 

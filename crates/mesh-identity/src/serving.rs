@@ -48,7 +48,10 @@ pub fn keep_serving(request: ServingRequest, tls: ServingTls, scope: &Scope, gat
                 Ok(certificate) => {
                     tls.set(&certificate);
                     gate.open();
-                    tracing::info!(names = ?certificate.names(), "serving certificate issued");
+                    tracing::info!(
+                        names = certificate.names().join(","),
+                        "serving certificate issued"
+                    );
                     let due = certificate.renew_at();
                     if due > now {
                         backoff.reset();

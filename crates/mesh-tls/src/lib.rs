@@ -26,7 +26,9 @@ mod verify;
 pub use certificate::{CertificateReceiver, WorkloadCertificate};
 pub use csr::{PrivateKey, new_csr, new_serving_csr};
 pub use edge::{EdgeInfo, EdgeStream, EdgeTls};
-pub use edge_client::{EdgeAgreed, EdgeClientSettings, EdgeClientStream, EdgeConnector, ServerCheck};
+pub use edge_client::{
+    EdgeAgreed, EdgeClientSettings, EdgeClientStream, EdgeConnector, ServerCheck,
+};
 pub use error::TlsError;
 pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
 pub use provider::{fill_random, install_provider};

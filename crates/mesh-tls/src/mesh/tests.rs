@@ -462,9 +462,12 @@ fn an_answer_of_the_authority_is_checked() {
         "{error}"
     );
     let requested = id(SERVER);
-    let error =
-        WorkloadCertificate::from_chain(&requested, PrivateKey::of(&pair), &[leaf.pem(), root])
-            .unwrap_err();
+    let error = WorkloadCertificate::from_chain(
+        &requested,
+        PrivateKey::of(&pair),
+        &[leaf.pem(), root.clone()],
+    )
+    .unwrap_err();
     let text = error.to_string();
     assert!(text.contains(CLIENT) && text.contains(SERVER), "{text}");
     assert_eq!(error.reason(), Reason::NoIdentity);
