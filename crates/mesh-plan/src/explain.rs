@@ -59,7 +59,7 @@ pub struct Hop {
     pub proxy: String,
     /// The layer it works at.
     pub layer: Layer,
-    /// The identity it presents to the next hop; at the destination, the one presented to it. None:
+    /// The identity it presents to the next hop; where the way ends, the one presented to it. None:
     /// plain text.
     pub presented: Option<String>,
     /// The identities of which the next hop must prove one.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 impl Walk<'_> {
     pub(super) fn at_waypoint(&mut self, peer: &Peer, me: &Arc<Workload>, target: &Target) -> End {
         let mut hop = hop(format!("waypoint {}", me.object_name()), Layer::L4);
+        // Until it goes on, what it was shown.
+        hop.presented = peer.identity.as_ref().map(SpiffeId::to_string);
         let served = authority(target).and_then(|asked| crate::waypoint(self.snapshot, me, &asked));
         let served = match served {
             Ok(served) => served,

@@ -27,10 +27,12 @@ impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} [{}]", self.proxy, self.layer)?;
         let mut line = |label: &str, text: &str| write!(f, "\n       {label:<9} {text}");
-        line(
-            "identity",
-            self.presented.as_deref().unwrap_or("none (plain text)"),
-        )?;
+        match &self.presented {
+            Some(identity) => line("identity", identity)?,
+            // A hop that got no further than its plan has met nobody to present anything to.
+            None if self.policy.is_none() && self.endpoints.is_empty() => {}
+            None => line("identity", "none (plain text)")?,
+        }
         for expected in &self.expected {
             line("expects", expected)?;
         }
@@ -41,7 +43,11 @@ impl fmt::Display for Hop {
             line("route", route)?;
         }
         for endpoint in &self.endpoints {
-            line("endpoint", &endpoint.to_string())?;
+            let label = match endpoint.address {
+                Some(_) => "endpoint",
+                None => "backend",
+            };
+            line(label, &endpoint.to_string())?;
         }
         line("result", &self.detail)
     }
