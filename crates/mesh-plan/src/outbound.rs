@@ -89,4 +89,6 @@ pub(crate) fn passthrough(destination: SocketAddr) -> Target {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
