@@ -88,7 +88,7 @@ pub(crate) enum StartError {
 
 impl Pod {
     /// A pod without listeners yet.
-    fn new(spec: PodSpec, node: &Arc<Node>) -> Result<Self, StartError> {
+    pub(crate) fn new(spec: PodSpec, node: &Arc<Node>) -> Result<Self, StartError> {
         let open = |path: &PathBuf| {
             Netns::open(path).map_err(|source| StartError::Netns {
                 path: path.display().to_string(),
@@ -192,7 +192,7 @@ impl Pods {
         for handle in self.workers.handles() {
             let (done, result) = oneshot::channel();
             let pod = pod.clone();
-            handle.run(move || async { worker::start(pod, done) });
+            handle.run(move || async move { worker::start(&pod, done) });
             started.push(result);
         }
         for result in started {

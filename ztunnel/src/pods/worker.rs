@@ -81,8 +81,8 @@ impl Worker {
 }
 
 /// Opens the pod's listeners on this worker and says whether that went well.
-pub(super) fn start(pod: Arc<Pod>, done: oneshot::Sender<Result<(), StartError>>) {
-    let result = open_all(&pod);
+pub(super) fn start(pod: &Arc<Pod>, done: oneshot::Sender<Result<(), StartError>>) {
+    let result = open_all(pod);
     let (result, listeners) = match result {
         Ok(listeners) => (Ok(()), Some(listeners)),
         Err(error) => (Err(error), None),

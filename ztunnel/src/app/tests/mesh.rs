@@ -1,0 +1,319 @@
+//! Two nodes, an application, and ways to connect.
+
+use super::{PATIENCE, start};
+use crate::admin::Addresses;
+use crate::node::Node;
+use crate::pods::Worker;
+use crate::settings::Flags;
+use crate::{facts, inbound_plaintext, outbound};
+use clap::Parser;
+use mesh_net::ListenOptions;
+use mesh_runtime::{Drain, RunOptions, Scope, Workers};
+use mesh_telemetry::RecordTap;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A client node, a server node and an application behind the server node.
+pub(super) struct Mesh {
+    pub(super) client: Proxy,
+    pub(super) server: Proxy,
+    pub(super) client_ip: IpAddr,
+    pub(super) app: SocketAddr,
+    pub(super) vip: SocketAddr,
+    clients: Arc<Mutex<Vec<IpAddr>>>,
+    folder: tempfile::TempDir,
+}
+
+impl Mesh {
+    pub(super) fn start(policies: &str) -> Self {
+        Self::start_with(policies, &[])
+    }
+
+    /// `server_flags` are further flags of the server's proxy.
+    pub(super) fn start_with(policies: &str, server_flags: &[&str]) -> Self {
+        let [client_ip, server_ip, vip] = addresses();
+        let clients = Arc::new(Mutex::new(Vec::new()));
+        let app = echo(server_ip, clients.clone());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mesh.yaml");
+        write(&file, client_ip, app, vip, policies);
+        let client = Proxy::start(client_ip, "client", &file, &[]);
+        let server = Proxy::start(server_ip, "server", &file, server_flags);
+        Self {
+            client,
+            server,
+            client_ip,
+            app,
+            vip: SocketAddr::new(vip, 80),
+            clients,
+            folder,
+        }
+    }
+
+    /// Replaces the policies.
+    pub(super) fn write(&self, policies: &str) {
+        let file = self.folder.path().join("mesh.yaml");
+        write(&file, self.client_ip, self.app, self.vip.ip(), policies);
+    }
+
+    /// Connects as the client's application to the service.
+    pub(super) fn connect_to_service(&self) -> TcpStream {
+        self.connect(self.vip)
+    }
+
+    /// Connects as the client's application, as if captured on the way to `destination`.
+    pub(super) fn connect(&self, destination: SocketAddr) -> TcpStream {
+        self.client.capture(Side::Outbound, destination)
+    }
+
+    /// Connects to the server's workload without a tunnel, as if captured.
+    pub(super) fn connect_in_plaintext(&self, destination: SocketAddr) -> TcpStream {
+        self.server.capture(Side::Plaintext, destination)
+    }
+
+    /// How many connections the application has seen.
+    pub(super) fn app_connections(&self) -> usize {
+        self.clients.lock().unwrap().len()
+    }
+
+    /// Where they came from.
+    pub(super) fn app_clients(&self) -> Vec<IpAddr> {
+        until(|| self.app_connections() > 0);
+        self.clients.lock().unwrap().clone()
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Outbound,
+    Plaintext,
+}
+
+/// One ztunnel in dedicated mode, on a thread of its own.
+pub(super) struct Proxy {
+    pub(super) node: Arc<Node>,
+    pub(super) addresses: Addresses,
+    pub(super) drain: Drain,
+    ip: IpAddr,
+    workers: Workers,
+    pod: Arc<crate::pods::Pod>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Proxy {
+    fn start(ip: IpAddr, account: &'static str, file: &Path, more: &[&str]) -> Self {
+        let flags = flags(ip, account, file, more);
+        let settings = flags.check().unwrap();
+        let options = RunOptions {
+            workers: 1,
+            drain_deadline: settings.drain_deadline,
+        };
+        let (up, started) = sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            let ran = mesh_runtime::run(options, |context| async move {
+                let (node, addresses) = start(settings, &context, None).await?;
+                up.send((node, addresses, context)).unwrap();
+                anyhow::Ok(())
+            });
+            ran.unwrap();
+        });
+        let (node, addresses, context) = started.recv_timeout(PATIENCE).unwrap();
+        until(|| context.readiness.is_ready());
+        let info = format!("demo/{account}-1/{account}").parse().unwrap();
+        let pod = crate::pods::Pod::new(super::dedicated(info), &node).unwrap();
+        Self {
+            node,
+            addresses,
+            drain: context.drain,
+            ip,
+            workers: context.workers,
+            pod: Arc::new(pod),
+            thread: Some(thread),
+        }
+    }
+
+    /// The records from now on.
+    pub(super) fn tap(&self) -> RecordTap {
+        self.node.metrics.tap_records(64)
+    }
+
+    /// Waits for something to become true of the node.
+    pub(super) fn until(&self, holds: impl Fn(&Node) -> bool) {
+        until(|| holds(&self.node));
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(super) fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+
+    /// A connection that reaches the proxy as if it had been redirected on its way to
+    /// `destination`: loopback has no redirection.
+    fn capture(&self, side: Side, destination: SocketAddr) -> TcpStream {
+        let (up, address) = sync_channel(1);
+        let (pod, ip) = (self.pod.clone(), self.ip);
+        self.workers.handles()[0].run(move || captured(pod, ip, side, destination, up));
+        let stream = TcpStream::connect(address.recv_timeout(PATIENCE).unwrap()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.drain.force();
+    }
+}
+
+async fn captured(
+    pod: Arc<crate::pods::Pod>,
+    ip: IpAddr,
+    side: Side,
+    destination: SocketAddr,
+    up: SyncSender<SocketAddr>,
+) {
+    thread_local! {
+        // One a worker, so that tunnels are shared as they are in earnest.
+        static WORKER: std::cell::RefCell<Option<Rc<Worker>>> =
+            const { std::cell::RefCell::new(None) };
+    }
+    let worker = WORKER.with_borrow_mut(|worker| {
+        worker
+            .get_or_insert_with(|| Rc::new(Worker::new(pod.clone())))
+            .clone()
+    });
+    let listener = mesh_net::listen(&ListenOptions::new(SocketAddr::new(ip, 0))).unwrap();
+    let at = listener.local_addr().unwrap();
+    up.send(at).unwrap();
+    let (stream, peer) = mesh_net::accept(&listener).await.unwrap();
+    drop(listener);
+    let scope = pod.connections.clone();
+    scope.spawn_local("captured", async move {
+        match side {
+            Side::Outbound => {
+                let record = pod.node.metrics.connection(facts::outbound(peer));
+                outbound::serve(&worker, stream, peer, at, destination, record).await;
+            }
+            Side::Plaintext => {
+                let record = pod.node.metrics.connection(facts::inbound(peer, None));
+                inbound_plaintext::serve(&worker, stream, peer, destination, record).await;
+            }
+        }
+    });
+}
+
+fn flags(ip: IpAddr, account: &str, file: &Path, more: &[&str]) -> Flags {
+    let (bind, workload) = (ip.to_string(), format!("demo/{account}-1/{account}"));
+    let file = file.display().to_string();
+    let any = "127.0.0.1:0";
+    let mut arguments = vec![
+        "ztunnel",
+        "--mode",
+        "dedicated",
+        "--fake-ca",
+        "true",
+        "--workload",
+        &workload,
+        "--local-xds",
+        &file,
+        "--bind-address",
+        &bind,
+    ];
+    for page in [
+        "--admin-address",
+        "--metrics-address",
+        "--readiness-address",
+    ] {
+        arguments.extend([page, any]);
+    }
+    arguments.extend(more);
+    Flags::try_parse_from(arguments).unwrap()
+}
+
+/// Three loopback addresses nobody else uses: the ports of the mesh are fixed, and tests of other
+/// processes run beside these.
+fn addresses() -> [IpAddr; 3] {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let process = std::process::id().to_le_bytes();
+    let test = NEXT.fetch_add(1, Ordering::Relaxed);
+    let of = |last: u8| {
+        let host = last * 64 + (test % 60) + 1;
+        IpAddr::V4(Ipv4Addr::new(127, process[0] | 1, process[1], host))
+    };
+    [of(0), of(1), of(2)]
+}
+
+fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) {
+    let (server, port) = (app.ip(), app.port());
+    let text = format!(
+        "workloads:\n\
+         - {{name: client-1, namespace: demo, serviceAccount: client, workloadIps: [\"{client}\"], protocol: HBONE}}\n\
+         - {{name: server-1, namespace: demo, serviceAccount: server, workloadIps: [\"{server}\"], protocol: HBONE, \
+         services: {{demo/web.demo.svc.cluster.local: {{'80': {port}}}}}}}\n\
+         services:\n\
+         - {{name: web, namespace: demo, hostname: web.demo.svc.cluster.local, vips: [\"/{vip}\"], ports: {{'80': {port}}}}}\n\
+         {policies}"
+    );
+    // Renamed into place, so that no half of it is ever read.
+    let new: PathBuf = file.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, file).unwrap();
+}
+
+/// An application that sends back what it gets, and notes who came.
+fn echo(ip: IpAddr, clients: Arc<Mutex<Vec<IpAddr>>>) -> SocketAddr {
+    let listener = TcpListener::bind((ip, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            let Ok(peer) = stream.peer_addr() else {
+                continue;
+            };
+            clients.lock().unwrap().push(peer.ip());
+            std::thread::spawn(move || {
+                let (mut read, mut write) = (stream.try_clone().unwrap(), stream);
+                // A peer that goes away in the middle is part of several tests.
+                std::io::copy(&mut read, &mut write).ok();
+                write.shutdown(std::net::Shutdown::Write).ok();
+            });
+        }
+    });
+    address
+}
+
+/// Waits for something to become true, and fails the test when it does not.
+pub(super) fn until(holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "it does not come true");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Runs a client on one thread, as a worker would.
+pub(super) fn local<F: AsyncFnOnce(Scope)>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, test(Scope::new()));
+}
+
+/// The whole answer of a page.
+pub(super) fn http_get(at: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(at).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
