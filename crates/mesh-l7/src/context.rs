@@ -1,7 +1,8 @@
 //! What the caller knows of a connection before its first request.
 
+use mesh_authz::Decision;
 use mesh_model::{
-    AppProtocol, ObjectName, PolicySet, ServiceName, Snapshot, Workload, WorkloadUid,
+    AppProtocol, ObjectName, PolicySet, Reason, ServiceName, Snapshot, Workload, WorkloadUid,
 };
 use mesh_plan::{Client, WaypointTarget};
 use mesh_telemetry::{Party, Reporter, Security};
@@ -113,6 +114,46 @@ impl Authorization {
             policies: Vec::new(),
             missing: vec![ObjectName::new("-", "policies-of-an-unknown-workload")],
         }))
+    }
+}
+
+impl Authorization {
+    /// Returns once the policies of a later snapshot than `allowed_by` deny what that one allowed,
+    /// by `decide`, with the reason [`Reason::PolicyRevoked`] and why. What cannot have changed is
+    /// not decided again.
+    pub async fn revoked(
+        &self,
+        scope: &OwnedScope,
+        mut snapshots: watch::Receiver<Arc<Snapshot>>,
+        allowed_by: Arc<Snapshot>,
+        decide: impl Fn(&PolicySet) -> Decision,
+    ) -> (Reason, String) {
+        let mut last = allowed_by;
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if !self.unchanged(&last, &snapshot)
+                && let Some(set) = self.policies(&snapshot, scope)
+                && let decision = decide(&set)
+                && !decision.allowed
+            {
+                return (Reason::PolicyRevoked, decision.detail);
+            }
+            last = snapshot;
+            if snapshots.changed().await.is_err() {
+                // No more snapshots will come: what is allowed stays so.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn unchanged(&self, before: &Snapshot, after: &Snapshot) -> bool {
+        let of_workload = match self {
+            Self::None => return true,
+            Self::Sidecar(uid) | Self::Waypoint(uid) | Self::Gateway(Some(uid)) => Some(uid),
+            Self::Gateway(None) => None,
+        };
+        let workload = |s: &Snapshot| of_workload.and_then(|uid| s.workload(uid).cloned());
+        before.same_policies(after) && workload(before) == workload(after)
     }
 }
 

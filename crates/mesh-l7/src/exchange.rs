@@ -233,7 +233,7 @@ impl Downstream {
             guard.record(|record| record.set_route(&rule.name));
         }
         let started = Instant::now();
-        let revoked = self.revocation(&head, request.headers());
+        let revoked = Policies::revocation(&self.context, snapshot, &head, request.headers());
         let version = self.upstream_version(&request, forward.target.app_protocol);
         let upgrade = headers::upgrade_wanted(&request);
         let switching = upgrade.is_some();
@@ -394,11 +394,6 @@ impl Downstream {
             _ if came_by_http2 && self.context.role == Role::Mesh => Http2,
             _ => Http1,
         }
-    }
-
-    /// Gives word when policies come to deny this request while it is under way.
-    fn revocation(&self, head: &Head, headers: &HeaderMap) -> Option<Revoked> {
-        self.policies.revocation(&self.context, head, headers)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::headers;
 use crate::tunnel::Revoked;
 use http::HeaderMap;
 use mesh_authz::{Connection, Decision};
-use mesh_model::{PolicySet, Reason, Snapshot};
+use mesh_model::{PolicySet, Snapshot};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,8 +56,8 @@ impl Policies {
     /// Resolves when a later snapshot denies a request that was allowed: a stream or an upgraded
     /// connection may live longer than the policy that let it in.
     pub(crate) fn revocation(
-        &self,
         context: &Rc<ConnectionContext>,
+        allowed_by: &Arc<Snapshot>,
         head: &Head,
         headers: &HeaderMap,
     ) -> Option<Revoked> {
@@ -65,20 +65,13 @@ impl Policies {
             return None;
         }
         let (context, head, headers) = (context.clone(), head.clone(), headers.clone());
-        let mut snapshots = context.snapshots.clone();
+        let (snapshots, allowed_by) = (context.snapshots.clone(), allowed_by.clone());
         Some(Box::pin(async move {
-            // No more snapshots will come: what is allowed stays so.
-            while snapshots.changed().await.is_ok() {
-                let snapshot = snapshots.borrow_and_update().clone();
-                let Some(set) = context.authorization.policies(&snapshot, &context.scope) else {
-                    continue;
-                };
-                let decision = decide(&set, &context, &head, &headers);
-                if !decision.allowed {
-                    return (Reason::PolicyRevoked, decision.detail);
-                }
-            }
-            std::future::pending().await
+            let decide = |set: &PolicySet| decide(set, &context, &head, &headers);
+            context
+                .authorization
+                .revoked(&context.scope, snapshots, allowed_by, decide)
+                .await
         }))
     }
 }

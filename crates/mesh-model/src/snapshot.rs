@@ -205,6 +205,13 @@ impl Snapshot {
         }
     }
 
+    /// Whether no policy differs between two states that follow one another. May say no when none
+    /// does; costs nothing.
+    pub fn same_policies(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.policies, &other.policies)
+            && Arc::ptr_eq(&self.http_policies, &other.http_policies)
+    }
+
     /// Every L4 policy.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
         self.policies.by_name.values()
