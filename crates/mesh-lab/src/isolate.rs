@@ -110,7 +110,7 @@ pub fn is_isolated() -> bool {
 /// return the code of [`Side::Outside`].
 ///
 /// Terminal, output and environment are the runner's. With `listeners` the inner program's standard
-/// input is closed, for they travel over it.
+/// input is at its end, for they travel over it.
 ///
 /// # Errors
 /// When neither a user namespace nor root's namespaces can be made (the message names both reasons
@@ -165,20 +165,17 @@ impl Isolation {
         );
         let marker = format!("{} {}", self.privilege.as_str(), listeners.len());
         self.command.env(MARKER, marker);
-        let mut sent = None;
         if !listeners.is_empty() {
             let (ours, theirs) = UnixStream::pair()?;
             send(&ours, &listeners).context("cannot hand the sockets over")?;
+            // What was sent waits in the socket, though this end closes here.
             self.command.stdin(Stdio::from(OwnedFd::from(theirs)));
-            sent = Some(ours);
         }
         let mut child = self.command.spawn().context(
             "cannot run setpriv and unshare (package util-linux), by which the lab is isolated",
         )?;
         drop(listeners);
-        let status = child.wait().context("cannot wait for the inner program")?;
-        drop(sent);
-        Ok(status)
+        child.wait().context("cannot wait for the inner program")
     }
 }
 

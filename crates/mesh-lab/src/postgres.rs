@@ -31,6 +31,7 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a database cluster in `folder` (which must not hold one yet) and starts a server of it
     /// on all addresses of the place, for which everyone is trusted. User and database: `postgres`.
+    /// Without a user namespace the server runs as another user, who must be able to enter `folder`.
     ///
     /// # Errors
     /// When PostgreSQL is missing, no account may run it, or it does not start within 30 s.

@@ -9,7 +9,6 @@
 //! redirection; uncaptured, the node answers "unreachable" at once.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -111,11 +110,47 @@ impl Topology {
             self.node(&node.name)?.netns().enter(|| ip(&batch))??;
         }
         for pod in pods {
-            let node = nodes.iter().find(|node| node.name == pod.node);
-            let batch = pod_batch(pod, node.context("no such node")?);
+            let batch = pod_batch(pod, self.node(&pod.node)?.v4());
             self.pod(&pod.name)?.netns().enter(|| ip(&batch))??;
         }
         Ok(())
+    }
+
+    /// Makes one more pod.
+    ///
+    /// # Errors
+    /// When its name or address is taken, its node is not there, or a command fails.
+    pub fn add_pod(&mut self, pod: &PodSpec) -> Result<&Place> {
+        let node = self.node(&pod.node)?.clone();
+        check_place(&pod.name, pod.address)?;
+        for other in self.nodes().chain(self.pods()) {
+            let free = other.name() != pod.name && other.v4() != pod.address;
+            ensure!(
+                free,
+                "{} has the name or address of {}",
+                pod.name,
+                other.name()
+            );
+        }
+        ip(&format!("netns add {}\n", pod.name))?;
+        let (name, place) = named(&pod.name, pod.address)?;
+        place.enter(|| settings(false))??;
+        ip(&(pod_link(pod) + "\n"))?;
+        let port = port_name(pod);
+        node.enter(|| ip(&format!("link set {port} master pods up\n")))??;
+        place.enter(|| ip(&pod_batch(pod, node.v4())))??;
+        Ok(self.pods.entry(name).or_insert(place))
+    }
+
+    /// Takes a pod away. What still runs in it keeps its namespace, without a name and a network.
+    ///
+    /// # Errors
+    /// When there is none of that name, or a command fails.
+    pub fn remove_pod(&mut self, name: &str) -> Result<()> {
+        let place = self.pods.remove(name);
+        let place = place.with_context(|| format!("the lab has no pod {name}"))?;
+        place.enter(|| ip("link del eth0\n"))??;
+        ip(&format!("netns del {name}\n"))
     }
 
     /// A pod.
@@ -157,15 +192,18 @@ impl Topology {
 impl Drop for Topology {
     /// Makes room for another lab in the same process. The namespaces end with their processes.
     fn drop(&mut self) {
-        let mut batch = format!("link del {WIRE}\n");
-        for place in self.nodes.values().chain(self.pods.values()) {
-            // Infallible: writing into a String.
-            let _infallible = writeln!(batch, "netns del {}", place.name());
-        }
-        if let Err(error) = ip(&batch) {
+        let mut lines = vec![format!("link del {WIRE}")];
+        // With its uplink a node loses the wire now, not when the kernel gets round to it.
+        lines.extend(
+            self.nodes()
+                .map(|node| format!("link del {}", uplink_name(number_of(node)))),
+        );
+        let places = self.nodes().chain(self.pods());
+        lines.extend(places.map(|place| format!("netns del {}", place.name())));
+        if let Err(error) = ip(&(lines.join("\n") + "\n")) {
             tracing::warn!(
                 error = format!("{error:#}"),
-                "the lab's network is still there"
+                "some of the lab's network is still there"
             );
         }
     }
@@ -174,6 +212,22 @@ impl Drop for Topology {
 fn named(name: &str, address: Ipv4Addr) -> Result<(String, Place)> {
     let path = PathBuf::from("/run/netns").join(name);
     Ok((name.to_owned(), Place::new(name.to_owned(), path, address)?))
+}
+
+fn number_of(node: &Place) -> u8 {
+    let [_, _, number, _] = node.v4().octets();
+    number
+}
+
+/// A node's port of the wire.
+fn uplink_name(number: u8) -> String {
+    format!("wire-{number}")
+}
+
+/// A pod's port of its node's bridge.
+fn port_name(pod: &PodSpec) -> String {
+    let [_, _, third, fourth] = pod.address.octets();
+    format!("pod-{third}-{fourth}")
 }
 
 fn node_address(number: u8) -> Ipv4Addr {
@@ -193,11 +247,7 @@ fn check(nodes: &[NodeSpec], pods: &[PodSpec]) -> Result<()> {
         .map(|node| (&node.name, node_address(node.number)));
     let pod_places = pods.iter().map(|pod| (&pod.name, pod.address));
     for (name, address) in node_places.chain(pod_places) {
-        let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        ensure!(
-            !name.is_empty() && !name.starts_with(['-', '.']) && name.chars().all(good),
-            "'{name}' cannot name a namespace"
-        );
+        check_place(name, address)?;
         ensure!(
             names.insert(name, ()).is_none(),
             "two places are called {name}"
@@ -205,10 +255,6 @@ fn check(nodes: &[NodeSpec], pods: &[PodSpec]) -> Result<()> {
         if let Some(other) = addresses.insert(address, name) {
             anyhow::bail!("{name} and {other} both have the address {address}");
         }
-        ensure!(
-            address.octets().starts_with(&[10, 42]) && address != node_address(0),
-            "{name}'s address {address} is outside 10.42.0.0/16 or taken"
-        );
     }
     for pod in pods {
         let known = nodes.iter().any(|node| node.name == pod.node);
@@ -222,21 +268,36 @@ fn check(nodes: &[NodeSpec], pods: &[PodSpec]) -> Result<()> {
     Ok(())
 }
 
+fn check_place(name: &str, address: Ipv4Addr) -> Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    ensure!(
+        !name.is_empty() && !name.starts_with(['-', '.']) && name.chars().all(good),
+        "'{name}' cannot name a namespace"
+    );
+    ensure!(
+        address.octets().starts_with(&[10, 42]) && address != node_address(0),
+        "{name}'s address {address} is outside 10.42.0.0/16 or taken"
+    );
+    Ok(())
+}
+
 /// Settings of a namespace before it gets interfaces: new ones take the defaults.
 fn settings(forward: bool) -> Result<()> {
-    let mut values = vec![
+    let forward = if forward { "1" } else { "0" };
+    let values = [
         // No waiting for duplicate address detection.
         ("ipv6/conf/default/accept_dad", "0"),
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_ra", "0"),
-    ];
-    if forward {
-        values.push(("ipv4/ip_forward", "1"));
-        values.push(("ipv6/conf/all/forwarding", "1"));
+        ("ipv6/conf/all/forwarding", forward),
+        // A new namespace takes IPv4 settings from the host's, which are anyone's guess.
+        ("ipv4/ip_forward", forward),
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
         // All pods are on one L2; a node never tells a pod of a better way.
-        values.push(("ipv4/conf/all/send_redirects", "0"));
-        values.push(("ipv4/conf/default/send_redirects", "0"));
-    }
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+    ];
     for (name, value) in values {
         let path = format!("/proc/sys/net/{name}");
         // A kernel without IPv6 has no such settings, and needs none.
@@ -249,7 +310,7 @@ fn settings(forward: bool) -> Result<()> {
 
 /// Runs one batch of `ip` in the current namespace.
 fn ip(batch: &str) -> Result<()> {
-    output_of(Command::new("ip").args(["-batch", "-"]), batch)
+    output_of(Command::new("ip").args(["-force", "-batch", "-"]), batch)
         .map(drop)
         .with_context(|| format!("of the batch\n{batch}"))
 }
@@ -270,39 +331,38 @@ fn netns_batch(nodes: &[NodeSpec], pods: &[PodSpec]) -> String {
 fn links_batch(nodes: &[NodeSpec], pods: &[PodSpec]) -> String {
     let mut lines = vec![bridge(WIRE)];
     for NodeSpec { name, number } in nodes {
-        let uplink = format!("wire-{number}");
+        let uplink = uplink_name(*number);
         lines.push(format!(
             "link add {uplink} type veth peer name uplink netns {name}"
         ));
         lines.push(format!("link set {uplink} master {WIRE} up"));
     }
-    for (index, PodSpec { name, node, .. }) in pods.iter().enumerate() {
-        lines.push(format!(
-            "link add eth0 netns {name} type veth peer name pod{index} netns {node}"
-        ));
-    }
+    lines.extend(pods.iter().map(pod_link));
     lines.push(format!("link set {WIRE} up"));
     lines.extend(addresses(node_address(0), WIRE));
     lines.join("\n") + "\n"
 }
 
+fn pod_link(pod: &PodSpec) -> String {
+    let port = port_name(pod);
+    let PodSpec { name, node, .. } = pod;
+    format!("link add eth0 netns {name} type veth peer name {port} netns {node}")
+}
+
 fn node_batch(node: &NodeSpec, pods: &[PodSpec]) -> String {
     let mut lines = vec!["link set lo up".to_owned(), bridge("pods")];
     lines.push("link set uplink master pods up".to_owned());
-    for (index, pod) in pods.iter().enumerate() {
-        if pod.node == node.name {
-            lines.push(format!("link set pod{index} master pods up"));
-        }
+    for pod in pods.iter().filter(|pod| pod.node == node.name) {
+        lines.push(format!("link set {} master pods up", port_name(pod)));
     }
     lines.push("link set pods up".to_owned());
     lines.extend(addresses(node_address(node.number), "pods"));
     lines.join("\n") + "\n"
 }
 
-fn pod_batch(pod: &PodSpec, node: &NodeSpec) -> String {
+fn pod_batch(pod: &PodSpec, gateway: Ipv4Addr) -> String {
     let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
     lines.extend(addresses(pod.address, "eth0"));
-    let gateway = node_address(node.number);
     lines.push(format!("route add default via {gateway}"));
     lines.push(format!("route add ::/0 via {}", v6_of(gateway)));
     lines.join("\n") + "\n"
@@ -313,4 +373,18 @@ fn addresses(address: Ipv4Addr, interface: &str) -> [String; 2] {
         format!("addr add {address}/16 dev {interface}"),
         format!("addr add {}/64 dev {interface} nodad", v6_of(address)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_addresses_of_a_pod_read_alike() {
+        assert_eq!(v6_of([10, 42, 1, 10].into()).to_string(), "fd42::1:10");
+        assert_eq!(
+            v6_of([10, 42, 254, 205].into()).to_string(),
+            "fd42::254:205"
+        );
+    }
 }

@@ -327,7 +327,18 @@ fn forwarded() -> Result<ExitCode> {
         node: "node-1".into(),
         address: [10, 42, 1, 10].into(),
     };
-    let lab = Topology::create(&[node], &[pod])?;
+    let (nodes, pods) = ([node], [pod]);
+    // One laboratory makes room for the next.
+    drop(Topology::create(&nodes, &pods)?);
+    let mut lab = Topology::create(&nodes, &pods[..0])?;
+    lab.add_pod(&pods[0])?;
+    ensure!(lab.add_pod(&pods[0]).is_err(), "a pod was made twice");
+    lab.remove_pod("web")?;
+    ensure!(
+        lab.pod("web").is_err() && lab.remove_pod("web").is_err(),
+        "a pod is still there"
+    );
+    lab.add_pod(&pods[0])?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
