@@ -1,0 +1,170 @@
+//! Puts the parts together and takes them down again.
+
+use crate::admin;
+use crate::listeners::{self, Builder, Table};
+use crate::settings::Settings;
+use crate::worker::{Shared, Unbound, Worker};
+use anyhow::Context as _;
+use mesh_discovery::SnapshotReceiver;
+use mesh_identity::{CertificateSource, Identities};
+use mesh_runtime::{Context, ReadyGate, RunOptions, Workers};
+use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
+use mesh_tls::CertificateReceiver;
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Runs until a signal ends the process.
+///
+/// # Errors
+/// When the process does not come up; the text names the part.
+pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
+    let logging = mesh_telemetry::init_logging(settings.log_format, &settings.log_filter)
+        .context("logging")?;
+    let logging = Arc::new(logging);
+    mesh_tls::install_provider();
+    let options = RunOptions {
+        workers: settings.workers,
+        drain_deadline: settings.drain_deadline,
+    };
+    let handle = Some(logging.clone());
+    let ran = mesh_runtime::run(options, |context| async move {
+        start(settings, &context, handle).map(drop)
+    });
+    logging.flush();
+    ran.map_err(|e| match e {
+        mesh_runtime::RunError::App(error) => error,
+        other @ mesh_runtime::RunError::Runtime(_) => anyhow::anyhow!("{other}"),
+    })
+}
+
+/// Starts everything; gives where the admin pages are.
+pub(crate) fn start(
+    settings: Settings,
+    context: &Context,
+    logging: Option<Arc<LogHandle>>,
+) -> anyhow::Result<admin::Addresses> {
+    tracing::info!(?settings, "starting");
+    let shown = format!("{settings:#?}");
+    if matches!(settings.certificates, CertificateSource::SelfSigned) {
+        tracing::warn!("FAKE_CA: no other process trusts our certificate");
+    }
+    let tracer = tracer(&settings).context("OTEL_EXPORTER_OTLP_ENDPOINT")?;
+    let (configuration, certificate_gate, listeners_gate) = (
+        context.readiness.gate("configuration"),
+        context.readiness.gate("certificate"),
+        context.readiness.gate("listeners"),
+    );
+    let discovery = mesh_discovery::start(settings.source, &context.scope, configuration.clone());
+    let identities = Identities::start(settings.certificates, &context.scope);
+    let certificate = identities.watch(&settings.edge.identity);
+    let watching = follow_certificate(certificate.clone(), certificate_gate);
+    context.scope.spawn("certificate", watching);
+
+    let builder = Builder::new(settings.edge.clone());
+    let (sender, table) = watch::channel(builder.current());
+    let shared = Arc::new(Shared {
+        edge: settings.edge,
+        snapshots: discovery.snapshots.clone(),
+        table,
+        certificate,
+        metrics: Metrics::new("ingress-gateway"),
+        tracer,
+        drain: context.drain.clone(),
+        scope: context.scope.clone(),
+        connections: context.connections.clone(),
+        unbound: Unbound::default(),
+    });
+    let pages = admin::Pages {
+        shared: shared.clone(),
+        identities,
+        discovery: discovery.status,
+        readiness: context.readiness.clone(),
+        settings: shown,
+        logging,
+    };
+    let addresses = admin::Addresses {
+        admin: settings.admin_address,
+        metrics: settings.metrics_address,
+        readiness: settings.readiness_address,
+    };
+    let addresses = admin::serve(pages, &context.scope, addresses).context("admin pages")?;
+
+    let control = Control {
+        builder,
+        sender,
+        workers: context.workers.clone(),
+        shared,
+    };
+    let listening = control.run(discovery.snapshots, configuration, listeners_gate);
+    context.scope.spawn("listeners", listening);
+    Ok(addresses)
+}
+
+fn tracer(settings: &Settings) -> anyhow::Result<Tracer> {
+    let Some(channel) = &settings.tracing else {
+        return Ok(Tracer::off());
+    };
+    let gateway = &settings.edge.gateway;
+    let service = format!("{}.{}", gateway.name, gateway.namespace);
+    let channel = channel.connect_lazy()?;
+    Ok(Tracer::otlp(channel, TracerSettings::new(service))?)
+}
+
+/// The gate is open while a certificate is held.
+async fn follow_certificate(mut certificate: CertificateReceiver, gate: ReadyGate) {
+    loop {
+        let held = certificate.borrow_and_update().is_some();
+        if held {
+            gate.open();
+        } else {
+            gate.close();
+        }
+        if certificate.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the table of ports up to date, on the control thread.
+struct Control {
+    builder: Builder,
+    sender: watch::Sender<Arc<Table>>,
+    workers: Workers,
+    shared: Arc<Shared>,
+}
+
+impl Control {
+    /// Opens no port before the first whole configuration is there; half of one would answer
+    /// clients with errors that are not theirs.
+    async fn run(
+        mut self,
+        mut snapshots: SnapshotReceiver,
+        configuration: ReadyGate,
+        gate: ReadyGate,
+    ) {
+        configuration.opened().await;
+        self.update(&mut snapshots);
+        let (applied, mut heard) = mpsc::channel(self.workers.count());
+        let shared = self.shared.clone();
+        self.workers.on_each(move |_| {
+            let worker = Worker::new(shared.clone());
+            listeners::follow(worker, applied.clone())
+        });
+        // Every worker answers once; the channel ends when all have, or have stopped.
+        while heard.recv().await.is_some() {}
+        gate.open();
+        while snapshots.changed().await.is_ok() {
+            self.update(&mut snapshots);
+        }
+    }
+
+    fn update(&mut self, snapshots: &mut SnapshotReceiver) {
+        let snapshot = snapshots.borrow_and_update().clone();
+        if let Some(table) = self.builder.update(&snapshot) {
+            self.sender.send_replace(table);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
