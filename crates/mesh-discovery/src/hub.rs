@@ -128,9 +128,4 @@ impl Hub {
             differs
         });
     }
-
-    /// The state being built.
-    pub(crate) fn builder(&self) -> &SnapshotBuilder {
-        &self.builder
-    }
 }

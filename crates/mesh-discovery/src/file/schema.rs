@@ -254,7 +254,8 @@ enum YamlText {
     Exact(String),
     Prefix(String),
     Suffix(String),
-    Presence(Vec<()>),
+    /// Written `Presence: []`.
+    Presence([(); 0]),
 }
 
 #[derive(Deserialize)]

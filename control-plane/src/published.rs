@@ -1,0 +1,97 @@
+//! What is served right now: encoded once, shared by every stream.
+
+use mesh_discovery::codec;
+use mesh_model::{ObjectName, Resource, ResourceKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+
+/// A namespace and a service account in it.
+pub(crate) type Account = (Arc<str>, Arc<str>);
+
+/// A resource in the form it is sent.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// The resource.
+    pub(crate) resource: Resource,
+    /// Its message.
+    pub(crate) value: Vec<u8>,
+    /// A hash of the message: equal content, equal version, also after a restart.
+    pub(crate) version: String,
+}
+
+/// Everything served at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Published {
+    /// By type URL, then name.
+    pub(crate) types: BTreeMap<&'static str, BTreeMap<String, Arc<Served>>>,
+    /// Who may have a Gateway's listeners, with their TLS keys: the accounts its pods run as.
+    pub(crate) gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
+}
+
+impl Published {
+    /// Encodes what differs from before; the rest is shared with it.
+    pub(crate) fn next(
+        &self,
+        resources: &BTreeMap<ResourceKey, Resource>,
+        gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
+    ) -> Self {
+        let mut types: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for type_url in codec::TYPES_ALL {
+            types.insert(type_url, BTreeMap::new());
+        }
+        for (key, resource) in resources {
+            let type_url = codec::type_url(key.kind);
+            let before = self.types.get(type_url).and_then(|t| t.get(&*key.name));
+            let served = match before {
+                Some(served) if served.resource == *resource => served.clone(),
+                _ => Arc::new(Served::new(resource)),
+            };
+            types
+                .entry(type_url)
+                .or_default()
+                .insert(key.name.to_string(), served);
+        }
+        Self {
+            types,
+            gateway_accounts,
+        }
+    }
+
+    /// The resources of a type that a caller may have.
+    pub(crate) fn visible<'a>(
+        &'a self,
+        type_url: &str,
+        account: &'a Account,
+        keys_allowed: bool,
+    ) -> impl Iterator<Item = (&'a String, &'a Arc<Served>)> {
+        self.types
+            .get(type_url)
+            .into_iter()
+            .flatten()
+            .filter(move |(_, served)| match &served.resource {
+                Resource::Listener(listener) => {
+                    (keys_allowed || listener.certificates.is_empty())
+                        && self
+                            .gateway_accounts
+                            .get(&listener.key.gateway)
+                            .is_some_and(|accounts| accounts.contains(account))
+                }
+                _ => true,
+            })
+    }
+}
+
+impl Served {
+    fn new(resource: &Resource) -> Self {
+        let value = codec::encode(resource).value;
+        // The hasher may differ between builds of this program: then everything is sent once more.
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&value);
+        Self {
+            resource: resource.clone(),
+            version: format!("{:016x}", hasher.finish()),
+            value,
+        }
+    }
+}
