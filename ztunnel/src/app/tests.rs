@@ -2,6 +2,7 @@
 //! sockets, with a local file as their control plane and a root of their own.
 
 mod mesh;
+mod netns;
 
 use super::*;
 use http::HeaderMap;
@@ -340,7 +341,7 @@ fn a_drain_lets_sessions_run_to_the_deadline_and_takes_no_new_ones() {
     assert!(read_all(&mut live).is_empty());
     assert_eq!(server.next(PATIENCE).unwrap()["reason"], "ok");
     // With the last session the process ends, long before the deadline.
-    mesh.server.join();
+    mesh.server.up.join();
 }
 
 /// Opens one stream to a node's tunnel listener as a given account.

@@ -4,7 +4,7 @@ use super::{PATIENCE, start};
 use crate::admin::Addresses;
 use crate::node::Node;
 use crate::pods::Worker;
-use crate::settings::Flags;
+use crate::settings::{Flags, Settings};
 use crate::{facts, inbound_plaintext, outbound};
 use clap::Parser;
 use mesh_net::ListenOptions;
@@ -96,21 +96,18 @@ enum Side {
     Plaintext,
 }
 
-/// One ztunnel in dedicated mode, on a thread of its own.
-pub(super) struct Proxy {
+/// A ztunnel on a thread of its own.
+pub(super) struct Up {
     pub(super) node: Arc<Node>,
     pub(super) addresses: Addresses,
     pub(super) drain: Drain,
-    ip: IpAddr,
     workers: Workers,
-    pod: Arc<crate::pods::Pod>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Proxy {
-    fn start(ip: IpAddr, account: &'static str, file: &Path, more: &[&str]) -> Self {
-        let flags = flags(ip, account, file, more);
-        let settings = flags.check().unwrap();
+impl Up {
+    /// Starts one and waits until it is ready.
+    pub(super) fn start(settings: Settings) -> Self {
         let options = RunOptions {
             workers: 1,
             drain_deadline: settings.drain_deadline,
@@ -126,16 +123,62 @@ impl Proxy {
         });
         let (node, addresses, context) = started.recv_timeout(PATIENCE).unwrap();
         until(|| context.readiness.is_ready());
-        let info = format!("demo/{account}-1/{account}").parse().unwrap();
-        let pod = crate::pods::Pod::new(super::dedicated(info), &node).unwrap();
         Self {
             node,
             addresses,
             drain: context.drain,
-            ip,
             workers: context.workers,
-            pod: Arc::new(pod),
             thread: Some(thread),
+        }
+    }
+
+    /// Waits until the process has ended by itself.
+    pub(super) fn join(&mut self) {
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.drain.force();
+    }
+}
+
+/// One ztunnel in dedicated mode.
+pub(super) struct Proxy {
+    pub(super) up: Up,
+    ip: IpAddr,
+    pod: Arc<crate::pods::Pod>,
+}
+
+impl std::ops::Deref for Proxy {
+    type Target = Up;
+
+    fn deref(&self) -> &Up {
+        &self.up
+    }
+}
+
+impl Proxy {
+    fn start(ip: IpAddr, account: &'static str, file: &Path, more: &[&str]) -> Self {
+        let (bind, workload) = (ip.to_string(), format!("demo/{account}-1/{account}"));
+        let dedicated = [
+            "--mode",
+            "dedicated",
+            "--fake-ca",
+            "true",
+            "--workload",
+            &workload,
+            "--bind-address",
+            &bind,
+        ];
+        let up = Up::start(flags(&dedicated, file, more).check().unwrap());
+        let spec = super::dedicated(workload.parse().unwrap());
+        let pod = crate::pods::Pod::new(spec, &up.node).unwrap();
+        Self {
+            up,
+            ip,
+            pod: Arc::new(pod),
         }
     }
 
@@ -149,11 +192,6 @@ impl Proxy {
         until(|| holds(&self.node));
     }
 
-    /// Waits until the process has ended by itself.
-    pub(super) fn join(&mut self) {
-        self.thread.take().unwrap().join().unwrap();
-    }
-
     /// A connection that reaches the proxy as if it had been redirected on its way to
     /// `destination`: loopback has no redirection.
     fn capture(&self, side: Side, destination: SocketAddr) -> TcpStream {
@@ -163,12 +201,6 @@ impl Proxy {
         let stream = TcpStream::connect(address.recv_timeout(PATIENCE).unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.drain.force();
     }
 }
 
@@ -209,30 +241,18 @@ async fn captured(
     });
 }
 
-fn flags(ip: IpAddr, account: &str, file: &Path, more: &[&str]) -> Flags {
-    let (bind, workload) = (ip.to_string(), format!("demo/{account}-1/{account}"));
+/// Flags with a local file and pages on free ports.
+pub(super) fn flags(form: &[&str], file: &Path, more: &[&str]) -> Flags {
     let file = file.display().to_string();
-    let any = "127.0.0.1:0";
-    let mut arguments = vec![
-        "ztunnel",
-        "--mode",
-        "dedicated",
-        "--fake-ca",
-        "true",
-        "--workload",
-        &workload,
-        "--local-xds",
-        &file,
-        "--bind-address",
-        &bind,
-    ];
+    let mut arguments = vec!["ztunnel", "--local-xds", &file];
     for page in [
         "--admin-address",
         "--metrics-address",
         "--readiness-address",
     ] {
-        arguments.extend([page, any]);
+        arguments.extend([page, "127.0.0.1:0"]);
     }
+    arguments.extend(form);
     arguments.extend(more);
     Flags::try_parse_from(arguments).unwrap()
 }
@@ -250,7 +270,8 @@ fn addresses() -> [IpAddr; 3] {
     [of(0), of(1), of(2)]
 }
 
-fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) {
+/// Writes the file both nodes have as their control plane.
+pub(super) fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) {
     let (server, port) = (app.ip(), app.port());
     let text = format!(
         "workloads:\n\

@@ -1,0 +1,192 @@
+//! One process, two pods in network namespaces of their own, with the redirection in place: what
+//! applications send is captured by the kernel, as on a node.
+//!
+//! Needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`; without them the test says so and passes.
+
+use super::mesh::{Up, flags, until};
+use super::{PATIENCE, read_all};
+use crate::settings::{Certificates, Settings};
+use mesh_net::Netns;
+use mesh_redirect::{InPodOptions, Mode, RuleSet};
+use nix::sched::{CloneFlags, unshare};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::Command;
+
+const CLIENT: &str = "10.77.0.1";
+const SERVER: &str = "10.77.0.2";
+const VIP: &str = "10.96.0.7";
+
+/// A network namespace with the redirection of a pod.
+struct Place {
+    netns: Netns,
+    file: File,
+}
+
+impl Place {
+    /// None where the machine forbids it.
+    fn new() -> Option<Self> {
+        let made = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).ok()?;
+            File::open("/proc/thread-self/ns/net").ok()
+        });
+        let file = made.join().unwrap()?;
+        let netns = Netns::open(path_of(&file)).unwrap();
+        Some(Self { netns, file })
+    }
+
+    fn path(&self) -> PathBuf {
+        path_of(&self.file)
+    }
+
+    fn run(&self, command: &str) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let status = self
+            .netns
+            .enter(|| Command::new(words[0]).args(&words[1..]).status())
+            .unwrap();
+        assert!(status.unwrap().success(), "{command}");
+    }
+
+    fn redirect(&self) {
+        let rules = RuleSet::new(&Mode::InPod(InPodOptions::default()));
+        self.netns.enter(|| rules.apply()).unwrap().unwrap();
+    }
+
+    fn connect(&self, to: &str) -> TcpStream {
+        let to: SocketAddr = to.parse().unwrap();
+        let stream = self
+            .netns
+            .enter(|| TcpStream::connect_timeout(&to, PATIENCE));
+        let stream = stream.unwrap().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn listen(&self, address: &str) -> TcpListener {
+        self.netns
+            .enter(|| TcpListener::bind(address))
+            .unwrap()
+            .unwrap()
+    }
+}
+
+fn path_of(file: &File) -> PathBuf {
+    // Not /proc/self: `ip` reads it too.
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+}
+
+/// A client pod and a server pod on one wire.
+fn two_pods() -> Option<(Place, Place)> {
+    let (client, server) = (Place::new()?, Place::new()?);
+    let peer = server.path().display().to_string();
+    client.run(&format!(
+        "ip link add eth0 type veth peer name eth0 netns {peer}"
+    ));
+    for (place, address) in [(&client, CLIENT), (&server, SERVER)] {
+        place.run("ip link set lo up");
+        place.run(&format!("ip addr add {address}/24 dev eth0"));
+        place.run("ip link set eth0 up");
+        // Where the pods' traffic leaves the node; the address is nobody's.
+        place.run("ip route add default via 10.77.0.254");
+        place.redirect();
+    }
+    Some((client, server))
+}
+
+fn settings(folder: &std::path::Path) -> Settings {
+    let pods = folder.join("pods").display().to_string();
+    let file = folder.join("mesh.yaml");
+    let flags = flags(&["--pods", &pods], &file, &["--termination-deadline", "1s"]);
+    let mut settings = flags.check().unwrap();
+    // No node signs its own certificates; this one has no other authority to ask.
+    settings.certificates = Certificates::SelfSigned;
+    settings
+}
+
+fn write_pod(folder: &std::path::Path, name: &str, place: &Place) {
+    let netns = place.path().display().to_string();
+    let text = format!(
+        "{{uid: {name}, name: {name}-1, namespace: demo, serviceAccount: {name}, netns: {netns}}}"
+    );
+    std::fs::write(folder.join("pods").join(format!("{name}.yaml")), text).unwrap();
+}
+
+#[test]
+fn captured_traffic_of_two_pods_meets_in_one_process() {
+    let Some((client, server)) = two_pods() else {
+        println!("SKIPPED: this machine forbids new network namespaces");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("pods")).unwrap();
+    let app = server.listen(&format!("{SERVER}:8080"));
+    super::mesh::write(
+        &folder.path().join("mesh.yaml"),
+        CLIENT.parse().unwrap(),
+        format!("{SERVER}:8080").parse().unwrap(),
+        VIP.parse().unwrap(),
+        "",
+    );
+    write_pod(folder.path(), "client", &client);
+    write_pod(folder.path(), "server", &server);
+    let up = Up::start(settings(folder.path()));
+    until(|| up.node.counts.pods_active.get() == 2);
+    let records = up.node.metrics.tap_records(64);
+
+    // By the service's address and by the pod's: tunnelled, from the client's own address.
+    for to in [format!("{VIP}:80"), format!("{SERVER}:8080")] {
+        let mut stream = client.connect(&to);
+        let (mut served, from) = app.accept().unwrap();
+        assert_eq!(from.ip(), CLIENT.parse::<IpAddr>().unwrap());
+        // The server speaks first, ends its half, and hears the rest.
+        served.write_all(b"220 ready").unwrap();
+        served.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut stream), b"220 ready");
+        stream.write_all(b"bye").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut served), b"bye");
+        for _ in 0..2 {
+            let record = records.next(PATIENCE).unwrap();
+            assert_eq!(record["reason"], "ok", "{record}");
+            assert_eq!(
+                record["src.identity"],
+                "spiffe://cluster.local/ns/demo/sa/client"
+            );
+        }
+    }
+    assert_eq!(up.node.counts.source_not_kept.get(), 0);
+
+    // What is not in the mesh comes in plaintext, and is captured on its way in.
+    stop(folder.path(), &up, "client");
+    client.run("iptables -t nat -F");
+    let mut stream = client.connect(&format!("{SERVER}:8080"));
+    let (mut served, from) = app.accept().unwrap();
+    assert_eq!(from.ip(), CLIENT.parse::<IpAddr>().unwrap());
+    stream.write_all(b"x").unwrap();
+    served.read_exact(&mut [0]).unwrap();
+    drop((stream, served));
+    let record = records.next(PATIENCE).unwrap();
+    assert_eq!(record["direction"], "inbound", "{record}");
+    assert!(record.get("src.identity").is_none(), "{record}");
+
+    // A pod that is gone has no listener; one that comes back has.
+    stop(folder.path(), &up, "server");
+    let hbone: SocketAddr = format!("{SERVER}:15008").parse().unwrap();
+    let listens = || {
+        let stream = server.netns.enter(|| TcpStream::connect(hbone)).unwrap();
+        stream.is_ok()
+    };
+    until(|| !listens());
+    write_pod(folder.path(), "server", &server);
+    until(listens);
+}
+
+fn stop(folder: &std::path::Path, up: &Up, name: &str) {
+    let before = up.node.counts.pods_stopped.get();
+    std::fs::remove_file(folder.join("pods").join(format!("{name}.yaml"))).unwrap();
+    until(|| up.node.counts.pods_stopped.get() > before);
+}
