@@ -27,8 +27,10 @@
 mod command;
 
 pub mod capture;
+pub mod client;
 pub mod forward;
 pub mod isolate;
+pub mod origin;
 pub mod packages;
 pub mod place;
 pub mod postgres;
