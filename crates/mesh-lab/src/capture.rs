@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{LinkAddr, recvfrom};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::task::spawn_blocking;
 
 use crate::place::Place;
 
@@ -82,14 +83,10 @@ impl Capture {
     ///
     /// # Errors
     /// When there is no such interface, no permission, or the file cannot be written.
-    pub fn start(place: &Place, interface: &str, file: &Path) -> Result<Self> {
-        let (socket, interfaces) = place.enter(|| {
-            let interfaces = Interfaces::find(interface)?;
-            let protocol = Protocol::from(EVERY_PROTOCOL);
-            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
-                .context("cannot open a packet socket")?;
-            anyhow::Ok((socket, interfaces))
-        })??;
+    pub async fn start(place: &Place, interface: &str, file: &Path) -> Result<Self> {
+        let (place, interface) = (place.clone(), interface.to_owned());
+        let opening = spawn_blocking(move || place.enter(|| open(&interface)));
+        let (socket, interfaces) = opening.await???;
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_read_timeout(Some(STOP_INTERVAL))?;
         let opened = File::create(file).with_context(|| file.display().to_string())?;
@@ -112,18 +109,26 @@ impl Capture {
         })
     }
 
-    /// Ends the capture, when what has been sent up to now is recorded. It blocks for milliseconds.
+    /// Ends the capture, when what has been sent up to now is recorded.
     ///
     /// # Errors
     /// When recording failed.
-    pub fn stop(mut self) -> Result<Captured> {
+    pub async fn stop(mut self) -> Result<Captured> {
         self.stop.store(true, Ordering::Relaxed);
         let recorder = self.recorder.take().context("the capture has ended")?;
-        let outcome = recorder
-            .join()
-            .map_err(|_| anyhow!("the recorder panicked"))?;
+        let outcome = spawn_blocking(move || recorder.join()).await?;
+        let outcome = outcome.map_err(|_| anyhow!("the recorder panicked"))?;
         outcome.context("cannot record")
     }
+}
+
+/// A socket that sees every frame of the current namespace, and which of them are meant.
+fn open(interface: &str) -> Result<(Socket, Interfaces)> {
+    let interfaces = Interfaces::find(interface)?;
+    let protocol = Protocol::from(EVERY_PROTOCOL);
+    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
+        .context("cannot open a packet socket")?;
+    Ok((socket, interfaces))
 }
 
 impl Drop for Capture {

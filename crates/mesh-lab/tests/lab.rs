@@ -227,10 +227,10 @@ async fn processes(lab: &Topology) -> Result<()> {
 
 async fn captured(lab: &Topology) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let capture = Capture::start(lab.outside(), WIRE, &folder.path().join("wire.pcap"))?;
+    let capture = Capture::start(lab.outside(), WIRE, &folder.path().join("wire.pcap")).await?;
     let (server, client) = (lab.pod("pod-4")?, lab.pod("pod-5")?);
     echo(server, client, SocketAddr::new(server.v4().into(), 7001)).await?;
-    let captured = capture.stop()?;
+    let captured = capture.stop().await?;
     ensure!(captured.packets_with(b"echo")? >= 2, "{captured:?}");
     ensure!(captured.packets_with(b"never sent")? == 0, "{captured:?}");
     ensure!(captured.bytes > captured.packets * 42, "{captured:?}");
