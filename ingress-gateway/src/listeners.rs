@@ -110,6 +110,8 @@ struct Known {
     newest: Arc<GatewayListener>,
     good: Option<Arc<GatewayListener>>,
     fault: Option<String>,
+    /// Why its good state has no port: another listener has it.
+    conflict: Option<String>,
 }
 
 /// Follows the snapshots of a Gateway.
@@ -205,15 +207,13 @@ impl Builder {
                     good_before
                 }
             };
-            let newest = listener;
-            self.known.insert(
-                key,
-                Known {
-                    newest,
-                    good,
-                    fault,
-                },
-            );
+            let known = Known {
+                newest: listener,
+                good,
+                fault,
+                conflict: None,
+            };
+            self.known.insert(key, known);
         }
         changed
     }
@@ -225,15 +225,17 @@ impl Builder {
         for known in self.known.values_mut() {
             let Some(good) = &known.good else { continue };
             let group = grouped.entry(good.port).or_default();
-            match group.first() {
-                Some(first) if !agree(first, good) => {
-                    let why = format!("port {} is taken by listener {}", good.port, first.key);
+            let first = group.first().filter(|first| !agree(first, good));
+            let conflict =
+                first.map(|first| format!("port {} is taken by listener {}", good.port, first.key));
+            match &conflict {
+                None => group.push(good.clone()),
+                Some(why) if known.conflict != conflict => {
                     tracing::error!(listener = %good.key, why, "listener refused");
-                    known.fault = Some(why);
-                    known.good = None;
                 }
-                _ => group.push(good.clone()),
+                Some(_) => {}
             }
+            known.conflict = conflict;
         }
         let mut ports = BTreeMap::new();
         for (number, group) in grouped {
@@ -268,8 +270,8 @@ impl Known {
                 ListenerProtocol::TlsPassthrough => "TLS",
             },
             hostname: listener.hostname.as_ref().map(ToString::to_string),
-            served: self.good.is_some(),
-            fault: self.fault.clone(),
+            served: self.good.is_some() && self.conflict.is_none(),
+            fault: self.fault.clone().or_else(|| self.conflict.clone()),
         }
     }
 }

@@ -152,6 +152,3 @@ fn headers(worker: &Worker, arrival: &Arrival, target: &Target) -> HeaderMap {
     }
     headers
 }
-
-#[cfg(test)]
-mod tests;
