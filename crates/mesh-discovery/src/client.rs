@@ -199,3 +199,6 @@ impl Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
