@@ -103,17 +103,11 @@ impl RuleSet {
 
     fn apply_each_family(&self) -> Result<(), RedirectError> {
         for family in system::families() {
-            for entry in &self.routing {
-                routing::add(*entry, family)?;
-            }
+            // Routes and address first: nothing may be captured that has no way back.
+            routing::set(&self.routing, family)?;
             let standing = system::standing(family, self.rules(family))?;
             let text = transaction::install(self.rules(family), &standing);
             system::restore(family, &text)?;
-            for entry in RoutingEntry::ALL {
-                if !self.routing.contains(&entry) {
-                    routing::remove(entry, family)?;
-                }
-            }
         }
         Ok(())
     }
@@ -127,14 +121,9 @@ impl RuleSet {
         for family in system::families() {
             let standing = system::standing(family, self.rules(family))?;
             check::tables(self.rules(family), family, &standing, &mut report)?;
-            for entry in &self.routing {
-                if !routing::present(*entry, family)? {
-                    report.missing.push(Finding {
-                        family,
-                        what: entry.describe(family),
-                    });
-                }
-            }
+            let missing = routing::missing(&self.routing, family)?;
+            let missing = missing.into_iter().map(|what| Finding { family, what });
+            report.missing.extend(missing);
         }
         Ok(report)
     }
@@ -150,9 +139,7 @@ impl RuleSet {
             if let Some(text) = transaction::uninstall(&standing) {
                 system::restore(family, &text)?;
             }
-            for entry in RoutingEntry::ALL {
-                routing::remove(entry, family)?;
-            }
+            routing::set(&[], family)?;
         }
         Ok(())
     }

@@ -21,24 +21,20 @@ pub(crate) enum RoutingEntry {
 }
 
 impl RoutingEntry {
-    /// All, in the order of removal: the rule goes before the route it looks up.
+    /// All. The order is of no consequence: a rule that looks an empty table up goes on to the next.
     pub(crate) const ALL: [Self; 3] = [
         Self::ReturnRule,
         Self::ReturnRoute,
         Self::InboundSourceAddress,
     ];
 
-    /// The entry in the words of `ip`.
-    pub(crate) fn describe(self, family: Family) -> String {
-        self.arguments("add", family).join(" ")
-    }
-
-    fn arguments(self, verb: &str, family: Family) -> Vec<String> {
+    /// The change of the entry in the words of `ip`.
+    fn line(self, verb: &str, family: Family) -> String {
         let everything = match family {
             Family::V4 => "0.0.0.0/0",
             Family::V6 => "::/0",
         };
-        let text = match self {
+        match self {
             Self::ReturnRoute => {
                 format!("route {verb} local {everything} dev lo table {ROUTE_TABLE}")
             }
@@ -46,8 +42,7 @@ impl RoutingEntry {
                 "rule {verb} fwmark {RETURN_MARK} lookup {ROUTE_TABLE} priority {ROUTE_RULE_PRIORITY}"
             ),
             Self::InboundSourceAddress => format!("addr {verb} ::6/128 dev lo"),
-        };
-        text.split(' ').map(str::to_owned).collect()
+        }
     }
 
     /// Whether the family needs the entry here. Without IPv6 on loopback nothing arrives there.
@@ -60,40 +55,51 @@ impl RoutingEntry {
     }
 }
 
-/// Adds the entry unless it is there.
-pub(crate) fn add(entry: RoutingEntry, family: Family) -> Result<(), RedirectError> {
-    if !present(entry, family)? {
-        ip(family, &entry.arguments("add", family))?.success()?;
-    }
-    Ok(())
-}
-
-/// Removes the entry if it is there.
-pub(crate) fn remove(entry: RoutingEntry, family: Family) -> Result<(), RedirectError> {
-    if entry.needed(family) && present(entry, family)? {
-        ip(family, &entry.arguments("del", family))?.success()?;
-    }
-    Ok(())
-}
-
-/// Whether the entry stands, or is not needed.
-pub(crate) fn present(entry: RoutingEntry, family: Family) -> Result<bool, RedirectError> {
-    if !entry.needed(family) {
-        return Ok(true);
-    }
-    let table = ROUTE_TABLE.to_string();
-    let words: &[&str] = match entry {
-        RoutingEntry::ReturnRoute => &["route", "show", "table", &table],
-        RoutingEntry::ReturnRule => &["rule", "show"],
-        RoutingEntry::InboundSourceAddress => &["addr", "show", "dev", "lo"],
+/// Makes `wanted` the only ones of the entries that stand.
+pub(crate) fn set(wanted: &[RoutingEntry], family: Family) -> Result<(), RedirectError> {
+    let standing = standing(family)?;
+    let mut batch = String::new();
+    let mut change = |verb: &str, entry: RoutingEntry| {
+        batch.push_str(&entry.line(verb, family));
+        batch.push('\n');
     };
-    let outcome = ip(family, words)?;
-    // The kernel makes a table with its first route and answers a question before with an error.
-    if entry == RoutingEntry::ReturnRoute && outcome.says("does not exist") {
-        return Ok(false);
+    for entry in RoutingEntry::ALL {
+        match (wanted.contains(&entry), standing.contains(&entry)) {
+            (false, true) => change("del", entry),
+            (true, false) if entry.needed(family) => change("add", entry),
+            _ => {}
+        }
     }
-    let listing = outcome.success()?;
-    Ok(listing.lines().any(|line| stands_in(entry, line)))
+    if !batch.is_empty() {
+        ip(family, &["-batch", "-"], &batch)?.success()?;
+    }
+    Ok(())
+}
+
+/// Those of `wanted` that the family needs and that do not stand, in the words of `ip`.
+pub(crate) fn missing(
+    wanted: &[RoutingEntry],
+    family: Family,
+) -> Result<Vec<String>, RedirectError> {
+    let standing = standing(family)?;
+    let absent = wanted
+        .iter()
+        .filter(|entry| entry.needed(family) && !standing.contains(entry));
+    Ok(absent.map(|entry| entry.line("add", family)).collect())
+}
+
+/// The entries that stand, all read in one go.
+fn standing(family: Family) -> Result<Vec<RoutingEntry>, RedirectError> {
+    let questions = format!("rule show\nroute show table {ROUTE_TABLE}\naddr show dev lo\n");
+    let outcome = ip(family, &["-force", "-batch", "-"], &questions)?;
+    // The kernel makes a table with its first route and answers a question before with an error.
+    let listing = if outcome.says("does not exist") {
+        outcome.printed()
+    } else {
+        outcome.success()?
+    };
+    let stands = |entry: &RoutingEntry| listing.lines().any(|line| stands_in(*entry, line));
+    Ok(RoutingEntry::ALL.into_iter().filter(stands).collect())
 }
 
 fn stands_in(entry: RoutingEntry, line: &str) -> bool {
@@ -140,11 +146,11 @@ mod tests {
     #[test]
     fn entries_read_as_ip_commands() {
         assert_eq!(
-            RoutingEntry::ReturnRule.describe(Family::V4),
+            RoutingEntry::ReturnRule.line("add", Family::V4),
             "rule add fwmark 0x111/0xfff lookup 100 priority 32764"
         );
         assert_eq!(
-            RoutingEntry::ReturnRoute.describe(Family::V6),
+            RoutingEntry::ReturnRoute.line("add", Family::V6),
             "route add local ::/0 dev lo table 100"
         );
     }

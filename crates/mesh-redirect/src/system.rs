@@ -1,6 +1,5 @@
 //! The only place that runs programs. They work on the network namespace of the calling thread.
 
-use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -46,6 +45,11 @@ impl Outcome {
         })
     }
 
+    /// What it printed, whether it succeeded or not.
+    pub(crate) fn printed(self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
     /// Whether its complaint holds the phrase.
     pub(crate) fn says(&self, phrase: &str) -> bool {
         String::from_utf8_lossy(&self.output.stderr).contains(phrase)
@@ -53,14 +57,14 @@ impl Outcome {
 }
 
 /// Runs `ip` for one family.
-pub(crate) fn ip<S: AsRef<OsStr>>(family: Family, words: &[S]) -> Result<Outcome, RedirectError> {
+pub(crate) fn ip(family: Family, words: &[&str], input: &str) -> Result<Outcome, RedirectError> {
     let flag = match family {
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
     let mut command = Command::new("ip");
     command.arg(flag).args(words);
-    run(command, family, "")
+    run(command, family, input)
 }
 
 /// Gives one transaction to `iptables-restore`, which takes it as a whole a table.
