@@ -308,7 +308,7 @@ mod tests {
         };
         let control = caller("strata-system", "mesh-control", "");
         let grant = decide_for(&control, &asked).unwrap();
-        assert_eq!(grant.dns_names, [name.clone()]);
+        assert_eq!(grant.dns_names, std::slice::from_ref(&name));
         let refused = Err(Refusal::DnsName(name));
         assert_eq!(decide_for(&caller("demo", "a", ""), &asked), refused);
         let other = Asked {

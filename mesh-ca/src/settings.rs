@@ -350,7 +350,7 @@ mod tests {
             .check()
             .unwrap();
         let control = ObjectName::new("strata-system", "mesh-control");
-        let granted = settings.rules.serving_names.get(&control).unwrap();
+        let granted = &settings.rules.serving_names[&control];
         assert_eq!(granted.len(), 3);
         assert!(granted.contains("istiod.istio-system"));
         assert_eq!(settings.rules.serving_names.len(), 2);

@@ -357,3 +357,6 @@ pub async fn sleep_until(at: SystemTime) {
         tokio::time::sleep(left.min(SLEEP_MAX)).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

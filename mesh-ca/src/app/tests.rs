@@ -362,6 +362,33 @@ async fn a_caller_that_trusts_another_root_does_not_connect() {
 }
 
 #[tokio::test]
+async fn a_root_and_a_token_that_change_are_used_from_the_next_try_on() {
+    let house = House::new(|_| {});
+    let other = House::new(|_| {});
+    let (root, token) = (house.folder.path().join("r"), house.folder.path().join("t"));
+    std::fs::copy(other.root(), &root).unwrap();
+    std::fs::write(&token, other.token("demo", "a")).unwrap();
+    let mut channel = house.channel(None);
+    channel.root = Some(TextSource::File(root.clone()));
+    channel.token = Some(TextSource::File(token.clone()));
+    let source = CertificateSource::Ca {
+        channel,
+        impersonate: false,
+        ttl: Duration::from_secs(3600),
+    };
+    let identities = Identities::start(source, &house.inputs.scope);
+    let mut receiver = identities.watch(&id(A));
+    while identities.list()[0].failures == 0 {
+        tokio::task::yield_now().await;
+    }
+    std::fs::copy(house.root(), &root).unwrap();
+    std::fs::write(&token, house.token("demo", "a")).unwrap();
+    receiver.wait_for(Option::is_some).await.unwrap();
+    house.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
 async fn a_restart_keeps_root_and_trust() {
     let house = House::new(|_| {});
     let token = house.token("demo", "a");
