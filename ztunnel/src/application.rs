@@ -10,6 +10,7 @@ use mesh_plan::Refusal;
 use mesh_telemetry::ConnectionRecord;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 /// What a connection was let in by, and what tells when that no longer holds.
@@ -80,14 +81,9 @@ pub(crate) async fn connect(
     destination: SocketAddr,
     client: IpAddr,
 ) -> Result<TcpStream, Refusal> {
-    let proxy = &pod.node.proxy;
-    let mut options = ConnectOptions {
-        mark: proxy.mark,
-        netns: pod.netns.clone(),
-        ..ConnectOptions::default()
-    };
+    let mut options = options(pod);
     // From its own address to itself the kernel needs no help, and another family cannot be had.
-    let spoof = proxy.original_source
+    let spoof = pod.node.proxy.original_source
         && client != destination.ip()
         && client.is_ipv4() == destination.is_ipv4();
     if spoof {
@@ -106,6 +102,33 @@ pub(crate) async fn connect(
     mesh_net::connect(destination, &options)
         .await
         .map_err(refusal)
+}
+
+/// Connects to an application that is told by a header who connects, from our own address.
+///
+/// # Errors
+/// As [`connect`], and [`Reason::UpstreamReset`] when the header is not taken.
+pub(crate) async fn connect_told(
+    pod: &Pod,
+    destination: SocketAddr,
+    header: &[u8],
+) -> Result<TcpStream, Refusal> {
+    let mut app = mesh_net::connect(destination, &options(pod))
+        .await
+        .map_err(refusal)?;
+    // It fits the empty send buffer of a new connection, so this does not wait.
+    app.write_all(header)
+        .await
+        .map_err(|e| Refusal::new(Reason::UpstreamReset, e.to_string()))?;
+    Ok(app)
+}
+
+fn options(pod: &Pod) -> ConnectOptions {
+    ConnectOptions {
+        mark: pod.node.proxy.mark,
+        netns: pod.netns.clone(),
+        ..ConnectOptions::default()
+    }
 }
 
 fn is_for_want_of_privilege(error: &ConnectError) -> bool {

@@ -4,6 +4,7 @@
 //! connect to the application, 200, session, one end record. A change of policies or of roots
 //! re-checks the sessions that live and cuts those it denies.
 
+mod app_tunnel;
 mod trust;
 
 use crate::application::{self, Admission};
@@ -206,7 +207,14 @@ async fn open(
     admission.check(&known.policies, record)?;
 
     // 4. The application.
-    let app = application::connect(pod, destination, tunnel.peer.ip()).await?;
+    let target = app_tunnel::target(workload, destination);
+    let app = match app_tunnel::asked_address(&snapshot, workload, &authority) {
+        Some(asked) => {
+            let header = app_tunnel::header(tunnel.peer, asked, Some(&tunnel.identity));
+            application::connect_told(pod, target, &header).await?
+        }
+        None => application::connect(pod, target, tunnel.peer.ip()).await?,
+    };
     let answer = if node.proxy.response_baggage {
         facts::response_headers(workload)
     } else {

@@ -10,7 +10,7 @@ use mesh_net::ConnectOptions;
 use mesh_plan::{Client, Refusal, Target, Transport};
 use mesh_telemetry::{ConnectionRecord, Party};
 use std::future::pending;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -67,8 +67,9 @@ async fn reach(
 ) -> Result<UpstreamStream, Refusal> {
     let pod = &worker.pod;
 
-    // 1. Not in circles.
-    not_ourselves(at, destination)?;
+    // 1. Not in circles. A redirected connection is accepted on loopback: it is the client's
+    // address that is the pod's.
+    not_ourselves(&[at.ip(), client.ip()], at, destination)?;
 
     // 2. Who asks.
     let known = local::known(&mut pod.local.clone(), &pod.spec.info).await?;
@@ -93,11 +94,11 @@ async fn reach(
 
 /// A connection that was not captured, or was captured on its way to our own ports of this pod,
 /// would come back to us for ever.
-fn not_ourselves(at: SocketAddr, destination: SocketAddr) -> Result<(), Refusal> {
+fn not_ourselves(pod: &[IpAddr], at: SocketAddr, destination: SocketAddr) -> Result<(), Refusal> {
     const OURS: [u16; 3] = [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE];
-    let (at, destination) = (canonical(at), canonical(destination));
-    let ours = OURS.contains(&destination.port());
-    if destination == at || (ours && destination.ip() == at.ip()) {
+    let destination = canonical(destination);
+    let own = pod.iter().any(|ip| ip.to_canonical() == destination.ip());
+    if destination == canonical(at) || (own && OURS.contains(&destination.port())) {
         let detail = format!("{destination} is a port of this proxy itself");
         return Err(Refusal::new(Reason::WrongDestination, detail));
     }
@@ -172,17 +173,19 @@ mod tests {
 
     #[test]
     fn our_own_ports_are_refused_and_those_of_others_are_not() {
-        let at = "10.0.0.1:15001".parse().unwrap();
+        // As the kernel redirects: accepted on loopback, from the pod's address.
+        let at = "127.0.0.1:15001".parse().unwrap();
+        let pod = ["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
         for port in [15001, 15006, 15008] {
             let own = SocketAddr::from(([10, 0, 0, 1], port));
-            assert!(not_ourselves(at, own).is_err(), "{own}");
+            assert!(not_ourselves(&pod, at, own).is_err(), "{own}");
             let other = SocketAddr::from(([10, 0, 0, 2], port));
-            assert!(not_ourselves(at, other).is_ok(), "{other}");
+            assert!(not_ourselves(&pod, at, other).is_ok(), "{other}");
         }
         let mapped = "[::ffff:10.0.0.1]:15008".parse().unwrap();
-        assert!(not_ourselves(at, mapped).is_err());
+        assert!(not_ourselves(&pod, at, mapped).is_err());
         let uncaptured = "10.0.0.1:4001".parse().unwrap();
-        assert!(not_ourselves(uncaptured, uncaptured).is_err());
-        assert!(not_ourselves(at, "10.0.0.1:80".parse().unwrap()).is_ok());
+        assert!(not_ourselves(&pod, uncaptured, uncaptured).is_err());
+        assert!(not_ourselves(&pod, at, "10.0.0.1:80".parse().unwrap()).is_ok());
     }
 }

@@ -339,7 +339,10 @@ fn a_drain_lets_sessions_run_to_the_deadline_and_takes_no_new_ones() {
     live.read_exact(&mut [0]).unwrap();
     live.shutdown(Shutdown::Write).unwrap();
     assert!(read_all(&mut live).is_empty());
-    assert_eq!(server.next(PATIENCE).unwrap()["reason"], "ok");
+    // The knocks that found the listener still open have records of their own.
+    let record =
+        std::iter::from_fn(|| server.next(PATIENCE)).find(|r| r["reason"] != "tls_failure");
+    assert_eq!(record.unwrap()["reason"], "ok");
     // With the last session the process ends, long before the deadline.
     mesh.server.up.join();
 }

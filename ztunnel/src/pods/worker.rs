@@ -3,6 +3,7 @@
 use super::{Pod, StartError};
 use crate::limits::Permit;
 use crate::{inbound, inbound_plaintext, outbound};
+use futures_util::FutureExt;
 use mesh_hbone::Pool;
 use mesh_identity::CertificateReceiver;
 use mesh_model::{
@@ -150,28 +151,32 @@ pub(crate) async fn accept_each<F, Fut>(
     Fut: Future<Output = ()> + 'static,
 {
     let pod = worker.pod.clone();
+    let take = |(stream, peer)| match pod.admit() {
+        Ok(permit) => {
+            let work = serve(worker.clone(), stream, peer, permit);
+            pod.connections.spawn_local(name, work);
+        }
+        Err(refusal) => {
+            let record = pod.node.metrics.connection(facts(peer));
+            record.end(refusal.reason, Some(refusal.detail));
+        }
+    };
     loop {
         let accepted = tokio::select! {
             biased;
-            () = pod.drain.started() => return,
+            () = pod.drain.started() => break,
             accepted = mesh_net::accept(&listener) => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok(accepted) => take(accepted),
             Err(error) => {
                 tracing::error!(listener = name, pod = %pod.spec.info.name, %error, "listener failed");
                 return;
             }
-        };
-        match pod.admit() {
-            Ok(permit) => {
-                let work = serve(worker.clone(), stream, peer, permit);
-                pod.connections.spawn_local(name, work);
-            }
-            Err(refusal) => {
-                let record = pod.node.metrics.connection(facts(peer));
-                record.end(refusal.reason, Some(refusal.detail));
-            }
         }
+    }
+    // The kernel gave these to this listener already: closing it would reset them.
+    while let Some(Ok(waiting)) = mesh_net::accept(&listener).now_or_never() {
+        take(waiting);
     }
 }
