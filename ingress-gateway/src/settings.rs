@@ -11,7 +11,6 @@ use mesh_hbone::PoolSettings;
 use mesh_identity::CertificateSource;
 use mesh_model::{ObjectName, SpiffeId, TRUST_DOMAIN_DEFAULT};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time kept back from the pod's grace period, for the end records and the last log lines.
@@ -30,9 +29,6 @@ pub(crate) struct Flags {
     /// The Gateway to serve: namespace/name.
     #[arg(long, env = "GATEWAY", value_name = "NS/NAME")]
     gateway: String,
-    /// Workloads, services, routes and listeners from a YAML file instead of a control plane.
-    #[arg(long, env = "LOCAL_XDS_PATH", value_name = "FILE")]
-    local_xds: Option<PathBuf>,
     /// Sign the certificate in this process: no other process trusts it.
     #[arg(long, env = "FAKE_CA", default_value_t = false, action = clap::ArgAction::Set)]
     fake_ca: bool,
@@ -218,9 +214,6 @@ impl Flags {
     }
 
     fn source(&self, gateway: &ObjectName, identity: &SpiffeId) -> Source {
-        if let Some(path) = &self.local_xds {
-            return Source::LocalFile(path.clone());
-        }
         let server_name = self.xds_server_name.clone();
         Source::Xds {
             channel: self.channel(&self.xds_address, &self.xds_root, server_name),

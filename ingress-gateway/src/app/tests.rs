@@ -55,6 +55,44 @@ fn https(name: &str, port: u16, host: &str, certificate: TlsCertificatePem) -> R
 }
 
 #[tokio::test]
+async fn before_the_first_configuration_the_pages_say_what_is_missing() {
+    use clap::Parser;
+    let context = mesh_runtime::Context {
+        workers: mesh_runtime::Workers::start(1, "test").unwrap(),
+        scope: mesh_runtime::Scope::new(),
+        connections: mesh_runtime::Scope::new(),
+        drain: mesh_runtime::Drain::new(),
+        readiness: mesh_runtime::Readiness::new(),
+    };
+    // Port 1 of loopback: no control plane there.
+    let flags = crate::settings::Flags::parse_from([
+        "ingress-gateway",
+        "--gateway=edge/front",
+        "--fake-ca=true",
+        "--xds-address=http://127.0.0.1:1",
+        "--xds-root=none",
+        "--auth-token=none",
+        "--admin-address=127.0.0.1:0",
+        "--metrics-address=127.0.0.1:0",
+        "--readiness-address=127.0.0.1:0",
+    ]);
+    let pages = super::start(flags.check().unwrap(), &context, None).unwrap();
+
+    let get = async |at: SocketAddr, path: &str| {
+        let mut client = Client::to(at.port()).await.unwrap();
+        client.get("localhost", path).await
+    };
+    let ready = get(pages.readiness, "/healthz/ready").await;
+    assert!(ready.starts_with("HTTP/1.1 503"), "{ready}");
+    assert!(ready.contains("configuration"), "{ready}");
+    let dump = get(pages.admin, "/config_dump").await;
+    assert!(dump.contains("\"gateway\": \"edge/front\""), "{dump}");
+    let stats = get(pages.metrics, "/stats/prometheus").await;
+    assert!(stats.contains("component=\"ingress-gateway\""), "{stats}");
+    context.scope.cancel();
+}
+
+#[tokio::test]
 async fn a_tcp_listener_carries_bytes_to_a_plain_backend() {
     let gateway = Gateway::start();
     let port = gateway.free_port();
