@@ -23,7 +23,7 @@ pub(crate) struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    run: Option<RunFlags>,
+    run: RunFlags,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,11 +96,11 @@ impl MeshFlags {
 #[derive(Debug, Args)]
 struct RunFlags {
     /// Configuration folder: YAML files of Kubernetes objects.
-    #[arg(long, env = "CONFIG_DIR", required = false)]
-    config: PathBuf,
+    #[arg(long, env = "CONFIG_DIR")]
+    config: Option<PathBuf>,
     /// State folder: token signing key, its public half, the last good configuration.
-    #[arg(long, env = "STATE_DIR", required = false)]
-    state: PathBuf,
+    #[arg(long, env = "STATE_DIR")]
+    state: Option<PathBuf>,
     #[command(flatten)]
     mesh: MeshFlags,
 
@@ -220,8 +220,7 @@ impl Flags {
                 mesh: c.mesh.mesh(),
                 config: c.config,
             }),
-            (None, Some(run)) => run.check().map(|s| Task::Run(Box::new(s))),
-            (None, None) => anyhow::bail!("--config and --state are required"),
+            (None, run) => run.check().map(|s| Task::Run(Box::new(s))),
         }
     }
 }
@@ -241,13 +240,21 @@ impl RunFlags {
             mistakes
                 .push("XDS_PLAINTEXT_LISTEN: only a loopback address may go without TLS".into());
         }
-        let (Some(identity), true) = (identity, mistakes.is_empty()) else {
+        if self.config.is_none() {
+            mistakes.push("--config DIR is needed".into());
+        }
+        if self.state.is_none() {
+            mistakes.push("--state DIR is needed".into());
+        }
+        let parts = (identity, self.config, self.state);
+        let ((Some(identity), Some(config), Some(state)), true) = (parts, mistakes.is_empty())
+        else {
             anyhow::bail!("{}", mistakes.join("\n"));
         };
         Ok(Settings {
             mesh: self.mesh.mesh(),
-            config: self.config,
-            state: self.state,
+            config,
+            state,
             listen: self.listen,
             plaintext_listen: self.plaintext_listen,
             dns_names: self.dns_names,

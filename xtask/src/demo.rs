@@ -1,8 +1,9 @@
-//! `cargo xtask demo`: packages, build, then `mesh demo`.
+//! `cargo xtask demo`: build, then `mesh demo`, which sees to the rest.
 
-use crate::{packages, run};
+use crate::run;
 use anyhow::{Context, Result, bail};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The packages whose binaries the demo starts.
@@ -15,23 +16,23 @@ pub(crate) const BINARIES: &[&str] = &[
     "mesh-cli",
 ];
 
-/// Builds every binary of the mesh.
-pub(crate) fn build() -> Result<()> {
+/// Builds every binary of the mesh and gives the path of `mesh`.
+pub(crate) fn build() -> Result<PathBuf> {
     let mut arguments = vec!["build", "--locked"];
     for package in BINARIES {
         arguments.extend(["--package", package]);
     }
-    run::step("build", run::cargo(&arguments))
-}
-
-/// Runs the demo; this process becomes it.
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    packages::ensure()?;
-    build()?;
+    run::step("build", run::cargo(&arguments))?;
     let mesh = run::root().join("target/debug/mesh");
     if !mesh.is_file() {
         bail!("{} was not built", mesh.display());
     }
+    Ok(mesh)
+}
+
+/// Runs the demo; this process becomes it.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let mesh = build()?;
     let error = Command::new(&mesh).arg("demo").args(arguments).exec();
     Err(error).with_context(|| format!("{} cannot start", mesh.display()))
 }

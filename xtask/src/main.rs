@@ -10,7 +10,6 @@
 
 mod demo;
 mod layers;
-mod packages;
 mod run;
 mod test;
 

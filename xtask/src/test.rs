@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test layer, and a count of what was executed.
 
-use crate::{demo, packages, run};
+use crate::{demo, run};
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -14,8 +14,10 @@ struct Count {
 
 /// Runs the layers in turn. A layer that fails does not stop the others from being run.
 pub(crate) fn run() -> Result<()> {
-    packages::ensure()?;
-    demo::build()?;
+    let mesh = demo::build()?;
+    let mut packages = Command::new(mesh);
+    packages.arg("packages");
+    run::step("system packages", packages)?;
     let mut total = Count::default();
     let mut broken = Vec::new();
     let layers: [(&str, &[&str]); 3] = [

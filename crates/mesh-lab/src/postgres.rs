@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::unistd::User;
 
 use crate::packages;
@@ -86,9 +86,53 @@ fn server(account: &User, user_namespace: bool, folder: &Path, data: &Path) -> R
 /// # Errors
 /// When psql is missing, or the server cannot be reached within 5 s or refuses.
 pub async fn query(place: &Place, server: SocketAddr, statement: &str) -> Result<String> {
+    let mut command = psql(server)?;
+    command.args(["-c", statement]);
+    let place = place.clone();
+    let rows = tokio::task::spawn_blocking(move || place.output(&mut command, "")).await??;
+    Ok(rows.trim_end().to_owned())
+}
+
+/// Runs a statement several times over one connection and gives how long each run took, as psql
+/// measures it.
+///
+/// # Errors
+/// As [`query`]; when psql reports no times.
+pub async fn timings(
+    place: &Place,
+    server: SocketAddr,
+    statement: &str,
+    count: usize,
+) -> Result<Vec<Duration>> {
+    let mut command = psql(server)?;
+    let script = format!("\\timing on\n{}", format!("{statement};\n").repeat(count));
+    let place = place.clone();
+    let text = tokio::task::spawn_blocking(move || place.output(&mut command, &script)).await??;
+    let times: Vec<Duration> = text.lines().filter_map(time_of).collect();
+    ensure!(
+        times.len() == count,
+        "psql reported {} times for {count} runs",
+        times.len()
+    );
+    Ok(times)
+}
+
+/// Reads `Time: 0.271 ms`.
+fn time_of(line: &str) -> Option<Duration> {
+    let ms: f64 = line
+        .strip_prefix("Time: ")?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()?;
+    Duration::try_from_secs_f64(ms / 1000.0).ok()
+}
+
+fn psql(server: SocketAddr) -> Result<Command> {
     let mut command = Command::new(program("psql")?);
     command
         .env("PGCONNECT_TIMEOUT", "5")
+        .env("PGSSLMODE", "disable")
         .args([
             "--no-psqlrc",
             "-At",
@@ -104,11 +148,8 @@ pub async fn query(place: &Place, server: SocketAddr, statement: &str) -> Result
             &server.ip().to_string(),
             "-p",
             &server.port().to_string(),
-        ])
-        .args(["-c", statement]);
-    let place = place.clone();
-    let rows = tokio::task::spawn_blocking(move || place.output(&mut command, "")).await??;
-    Ok(rows.trim_end().to_owned())
+        ]);
+    Ok(command)
 }
 
 fn program(name: &str) -> Result<PathBuf> {
