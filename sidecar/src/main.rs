@@ -1,3 +1,39 @@
-//! Per-pod proxy, L4 and L7 both ways; also the waypoint.
+//! `sidecar`: the proxy of one pod, L4 and L7 both ways, and with `--role waypoint` the L7 proxy in
+//! front of the services bound to it.
+//!
+//! Rooms: `settings` reads flags and environment, `app` puts the parts together, and `outbound`,
+//! `inbound`, `plaintext` and `waypoint` carry connections. `sidecar init` sets up the redirection.
 
-fn main() {}
+mod admin;
+mod admission;
+mod app;
+mod arrival;
+mod detect;
+mod facts;
+mod inbound;
+mod init;
+mod local;
+mod outbound;
+mod plaintext;
+mod proxy;
+mod session;
+mod settings;
+mod tunnel;
+mod waypoint;
+mod worker;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match settings::Command::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "logging may not be set up")]
+            {
+                eprintln!("sidecar: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

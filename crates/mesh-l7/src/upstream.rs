@@ -6,6 +6,7 @@
 
 mod connection;
 mod io;
+mod offered;
 mod pool;
 
 pub(crate) use connection::{BUFFER_BYTES_MIN, Lease};
@@ -22,9 +23,11 @@ use mesh_net::{ConnectError, ConnectOptions};
 use mesh_plan::{Target, Transport};
 use mesh_runtime::Scope;
 use mesh_tls::{CertificateReceiver, Expected};
+use offered::Offered;
 use pool::Endpoints;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use tokio::net::TcpStream;
 
 /// What is needed to reach endpoints by HBONE.
 #[derive(Clone)]
@@ -103,6 +106,7 @@ struct Inner {
     tunnels: Option<Tunnels>,
     scope: Scope,
     endpoints: Rc<Endpoints>,
+    offered: Offered,
 }
 
 impl Upstream {
@@ -124,8 +128,16 @@ impl Upstream {
                 tunnels,
                 scope: scope.clone(),
                 endpoints,
+                offered: Offered::default(),
             }),
         }
+    }
+
+    /// Gives a plain connection that was just made and carries nothing yet, so that the next
+    /// request to its address need not make another: whoever had to see whether the server takes
+    /// connections does not waste the one it got. It is dropped when no request comes soon.
+    pub fn offer(&self, address: SocketAddr, connection: TcpStream) {
+        self.inner.offered.put(address, connection);
     }
 
     /// Sends a request over a kept or new connection and gives the head of the response. The lease
@@ -247,6 +259,9 @@ impl Upstream {
     }
 
     async fn dial_plain(&self, address: SocketAddr) -> Result<UpstreamIo, SendError> {
+        if let Some(tcp) = self.inner.offered.take(address) {
+            return Ok(UpstreamIo::Plain(tcp));
+        }
         let settings = &self.inner.settings;
         let source = match address {
             SocketAddr::V4(_) => settings.source_v4.map(IpAddr::V4),

@@ -1,0 +1,90 @@
+//! Inbound plaintext: connections to the local application that came without a tunnel, captured on
+//! 15006.
+//!
+//! Accept, original destination, admission with no identity (which is how STRICT refuses), connect
+//! to the application, then HTTP or bytes as [`crate::inbound`].
+
+use crate::arrival::{Arrival, Caller};
+use crate::facts;
+use crate::proxy::Permit;
+use crate::session::Pending;
+use crate::worker::{Worker, accept_each};
+use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason};
+use mesh_plan::Refusal;
+use mesh_telemetry::{ConnectionFacts, Party};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Takes connections until the drain starts.
+pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
+    accept_each(
+        worker,
+        listener,
+        "inbound plaintext",
+        facts::inbound,
+        captured,
+    )
+    .await;
+}
+
+async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+    let mut pending = Pending::new(&worker.node, facts::inbound(peer));
+    let destination = match mesh_net::original_destination(&stream) {
+        Ok(destination) => destination,
+        Err(error) => {
+            let refusal = Refusal::new(Reason::DownstreamReset, error.to_string());
+            return pending.refuse(refusal);
+        }
+    };
+    let drain = worker.node.drain.clone();
+    let work = async {
+        match open(&worker, peer, destination, &mut pending.facts).await {
+            Ok(arrival) => arrival.carry(&worker, stream, pending).await,
+            Err(refusal) => pending.refuse(refusal),
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        // What is under way says so in its record when it is dropped.
+        () = drain.forced() => {}
+    }
+    drop(permit);
+}
+
+/// Everything that may fail before bytes flow; each failure is one refusal.
+async fn open(
+    worker: &Rc<Worker>,
+    peer: SocketAddr,
+    destination: SocketAddr,
+    facts: &mut ConnectionFacts,
+) -> Result<Arrival, Refusal> {
+    let node = &worker.node;
+    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+
+    // 1. Not in circles. What was not captured has our own port as its destination.
+    if [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE].contains(&destination.port()) {
+        let detail = format!("{destination} is a port of this proxy itself");
+        return Err(Refusal::new(Reason::WrongDestination, detail));
+    }
+
+    // 2. A workload to be.
+    let workload = node.workload().await?;
+    let snapshot = node.snapshots.borrow().clone();
+    facts.source = facts::peer(&snapshot, &node.proxy.network, peer, None);
+    facts.destination = Party {
+        workload: Some(workload.clone()),
+        identity: None,
+        address: Some(destination),
+    };
+    facts.service = facts::service_asked(&snapshot, &workload, None, destination.port());
+
+    // 3. May the peer, of whom nothing is proven? 4. Does the application?
+    let caller = Caller {
+        workload: &workload,
+        peer,
+        identity: None,
+        destination,
+    };
+    Arrival::admit(worker, snapshot, caller, facts).await
+}
