@@ -1,6 +1,11 @@
 //! Spans of requests, exported over OTLP (interop/telemetry.md section 6).
 
+mod bounded;
+
+pub(crate) use bounded::lost;
+
 use crate::trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
+use bounded::{Bounded, Counted, Waiting};
 use http::{HeaderMap, HeaderValue};
 use mesh_model::{Fault, Reason, Workload};
 use opentelemetry::trace::{
@@ -15,6 +20,7 @@ use opentelemetry_sdk::trace::{
 };
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -126,9 +132,19 @@ impl Tracer {
             .with_max_export_batch_size(BATCH_SPANS_MAX)
             .with_scheduled_delay(BATCH_WAIT)
             .build();
-        let processor = BatchSpanProcessor::builder(exporter)
-            .with_batch_config(batches)
-            .build();
+        let waiting = Waiting::default();
+        let exporter = Counted {
+            next: exporter,
+            waiting: waiting.clone(),
+            failing: AtomicBool::new(false),
+        };
+        let processor = Bounded {
+            next: BatchSpanProcessor::builder(exporter)
+                .with_batch_config(batches)
+                .build(),
+            waiting,
+            spans_max: QUEUE_SPANS_MAX,
+        };
         let sampler = Sampler::TraceIdRatioBased(settings.sample_ratio.clamp(0.0, 1.0));
         let resource = Resource::builder_empty()
             .with_attribute(KeyValue::new("service.name", settings.service_name))

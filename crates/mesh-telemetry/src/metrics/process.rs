@@ -1,6 +1,6 @@
 //! Metrics of the process itself, read from `/proc/self` when scraped.
 
-use crate::logging;
+use crate::{logging, tracer};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -20,6 +20,12 @@ impl Collector for ProcessCollector {
             "strata_log_records_dropped",
             "Log lines lost because the log could not be written fast enough.",
             &ConstCounter::new(logging::dropped()),
+        )?;
+        counter(
+            &mut to,
+            "strata_spans_lost",
+            "Spans lost because the queue was full or the collector did not take them.",
+            &ConstCounter::new(tracer::lost()),
         )?;
         if let Some(status) = Status::read() {
             gauge(

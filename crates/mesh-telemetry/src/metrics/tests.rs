@@ -375,3 +375,20 @@ fn the_same_name_is_the_same_metric() {
         Some("2")
     );
 }
+
+#[test]
+fn a_full_table_of_series_counts_on_under_collapsed_labels() {
+    let metrics = Metrics::new("x");
+    let extra = 10;
+    for n in 0..traffic::SERIES_MAX + extra {
+        let mut facts = ConnectionFacts::new(Reporter::Source, Direction::Outbound);
+        facts.source = party(&format!("w{n}"), 1);
+        drop(metrics.connection(facts));
+    }
+    let text = metrics.encode();
+    let collapsed = value(&text, "strata_metric_series_collapsed_total", &[]);
+    assert_eq!(collapsed.as_deref(), Some("10"));
+    let labels = [r#"source_workload="unknown""#];
+    let opened = value(&text, "istio_tcp_connections_opened_total", &labels);
+    assert_eq!(opened.as_deref(), Some("10"));
+}

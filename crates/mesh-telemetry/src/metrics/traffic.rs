@@ -18,7 +18,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Most series of one kind. At about 1 KiB a label set this bounds a table to some 16 MiB.
-const SERIES_MAX: usize = 16 * 1024;
+pub(super) const SERIES_MAX: usize = 16 * 1024;
 /// Upper bounds of the histograms, milliseconds or bytes: those of Istio's proxies, so that
 /// existing dashboards and recording rules keep their buckets.
 const BUCKETS: [f64; 19] = [
