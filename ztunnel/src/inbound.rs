@@ -42,7 +42,9 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
 async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Permit) {
     let (pod, metrics) = (worker.pod.clone(), worker.pod.node.metrics.clone());
     let at = tcp.local_addr().ok();
-    let (stream, tunnel) = match handshake(worker, tcp, peer, permit).await {
+    // Boxed: what it needs is given back before the tunnel, most of which is idle.
+    let shaken = Box::pin(handshake(worker, tcp, peer, permit)).await;
+    let (stream, tunnel) = match shaken {
         Ok(done) => done,
         Err(refusal) => {
             let record = metrics.connection(facts::inbound(peer, at));
@@ -120,7 +122,7 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
 
     // Before the 200: everything that may fail.
     let opened = tokio::select! {
-        opened = open(&tunnel, &asked, &mut record) => opened,
+        opened = Box::pin(open(&tunnel, &asked, &mut record)) => opened,
         () = incoming.abandoned() => {
             Err(Refusal::new(Reason::DownstreamReset, "the client gave up"))
         }

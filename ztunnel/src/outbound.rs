@@ -49,7 +49,9 @@ pub(crate) async fn serve(
         address: Some(destination),
         ..Party::default()
     });
-    match reach(worker, client, at, destination, &mut record).await {
+    // Boxed: what it needs is given back before the session, most of which is idle.
+    let reached = Box::pin(reach(worker, client, at, destination, &mut record)).await;
+    match reached {
         Ok(upstream) => {
             run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
         }

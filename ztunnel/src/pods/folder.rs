@@ -134,7 +134,16 @@ fn note(files: &mut BTreeMap<PathBuf, Known>, contents: Contents) {
             continue;
         }
         let spec = match parse(&content) {
-            Ok(spec) => Some(spec),
+            Ok(spec) => {
+                let twin = |(p, k): &(&PathBuf, &Known)| {
+                    **p != path && k.spec.as_ref().is_some_and(|s| s.uid == spec.uid)
+                };
+                if let Some((twin, _)) = files.iter().find(twin) {
+                    let (file, twin) = (path.display(), twin.display());
+                    tracing::warn!(%file, %twin, uid = spec.uid, "two files have one uid: the first by name counts");
+                }
+                Some(spec)
+            }
             Err(why) => {
                 tracing::warn!(file = %path.display(), why, "pod file refused");
                 known.and_then(|k| k.spec.clone())
