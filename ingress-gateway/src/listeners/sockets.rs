@@ -7,7 +7,7 @@ use mesh_model::Reason;
 use mesh_net::{ClientHello, ListenOptions, Prefixed, accept, listen, peek_server_name};
 use mesh_plan::Client;
 use mesh_runtime::Scope;
-use mesh_tls::{EdgeInfo, EdgeTls, HANDSHAKE_TIMEOUT};
+use mesh_tls::{EdgeTls, HANDSHAKE_TIMEOUT};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -152,9 +152,12 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, port: u16) 
         client: table.client.clone(),
     };
     match table.ports.get(&port).map(|port| &**port) {
-        Some(Port::Http) => http::serve(worker, stream, arrival, None).await,
-        Some(Port::Tcp(listener)) => stream::serve(worker, stream, &arrival, listener).await,
-        Some(Port::Tls(tls)) => serve_tls(worker, stream, arrival, tls).await,
+        // Boxed, so that a connection's task is as large as its own kind and not as the largest.
+        Some(Port::Http) => Box::pin(http::serve(worker, stream, arrival, None)).await,
+        Some(Port::Tcp(listener)) => {
+            Box::pin(stream::serve(worker, stream, &arrival, listener)).await;
+        }
+        Some(Port::Tls(tls)) => Box::pin(serve_tls(worker, stream, arrival, tls)).await,
         None => worker.refuse(&arrival, Reason::WrongDestination, "the port was closed"),
     }
 }
@@ -183,7 +186,7 @@ async fn serve_tls(worker: &Worker, stream: TcpStream, arrival: Arrival, tls: &T
     };
     match (tls.choose(name.as_deref()), &tls.edge) {
         (TlsChoice::PassThrough(listener), _) => {
-            stream::serve(worker, stream, &arrival, listener).await;
+            Box::pin(stream::serve(worker, stream, &arrival, listener)).await;
         }
         (TlsChoice::Terminate, Some(edge)) => terminate(worker, stream, arrival, edge).await,
         (TlsChoice::Terminate, None) | (TlsChoice::Nobody, _) => {
@@ -200,8 +203,7 @@ where
 {
     match edge.accept(stream).await {
         Ok((stream, info)) => {
-            let info: EdgeInfo = info;
-            http::serve(worker, stream, arrival, Some(info)).await;
+            Box::pin(http::serve(worker, stream, arrival, Some(info))).await;
         }
         Err(error) => worker.refuse(&arrival, error.reason(), error.to_string()),
     }
