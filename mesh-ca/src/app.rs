@@ -4,16 +4,16 @@ use crate::admin::{self, Pages};
 use crate::authenticate::Authenticator;
 use crate::csr::Csr;
 use crate::grant::Grant;
+use crate::incoming::incoming;
 use crate::issuer;
 use crate::roots::Authority;
 use crate::service::{Counts, Mesh, Service};
 use crate::settings::Settings;
 use anyhow::Context as _;
 use mesh_discovery::Discovery;
-use mesh_identity::{incoming, sleep_until};
 use mesh_net::{ListenOptions, listen};
 use mesh_proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
-use mesh_runtime::{Drain, Readiness, Scope};
+use mesh_runtime::{Drain, Readiness, RunError, RunOptions, Scope};
 use mesh_telemetry::{LogHandle, Metrics};
 use mesh_tls::{ServingCertificate, ServingTls, new_serving_csr};
 use std::net::SocketAddr;
@@ -51,6 +51,33 @@ pub(crate) struct Inputs {
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Metrics,
     pub(crate) log: Option<Arc<LogHandle>>,
+}
+
+/// Runs the authority until a signal ends it.
+///
+/// # Errors
+/// When it cannot be started.
+pub(crate) fn run(settings: &Settings, log: &Arc<LogHandle>) -> anyhow::Result<()> {
+    let options = RunOptions {
+        // There is no data plane here; the runtime wants one worker.
+        workers: 1,
+        drain_deadline: settings.drain_deadline,
+    };
+    mesh_runtime::run(options, |context| async move {
+        let inputs = Inputs {
+            scope: context.scope,
+            connections: context.connections,
+            drain: context.drain,
+            readiness: context.readiness,
+            metrics: Metrics::new("mesh-ca"),
+            log: Some(log.clone()),
+        };
+        start(settings, &inputs).map(drop)
+    })
+    .map_err(|error| match error {
+        RunError::App(error) => error,
+        other => anyhow::anyhow!("{other}"),
+    })
 }
 
 /// Starts the authority; gives the address of its gRPC service.
@@ -147,6 +174,16 @@ fn own_certificate(
         }
     });
     Ok(tls)
+}
+
+/// Sleeps until a moment of the wall clock, which may jump or stand still.
+async fn sleep_until(at: SystemTime) {
+    while let Ok(left) = at.duration_since(SystemTime::now()) {
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(OWN_RETRY)).await;
+    }
 }
 
 fn sign_own(authority: &Authority, grant: &Grant) -> anyhow::Result<ServingCertificate> {

@@ -7,13 +7,13 @@ mod app;
 mod authenticate;
 mod csr;
 mod grant;
+mod incoming;
 mod issuer;
 mod roots;
 mod service;
 mod settings;
 
 use clap::Parser;
-use mesh_runtime::RunOptions;
 use std::sync::Arc;
 
 fn main() -> anyhow::Result<()> {
@@ -23,24 +23,8 @@ fn main() -> anyhow::Result<()> {
         &settings.log.0,
     )?);
     mesh_tls::install_provider();
-    let inputs_log = log.clone();
-    let options = RunOptions {
-        // No data plane here; the runtime wants one worker.
-        workers: 1,
-        drain_deadline: settings.drain_deadline,
-    };
-    mesh_runtime::run(options, |context| async move {
-        let inputs = app::Inputs {
-            scope: context.scope,
-            connections: context.connections,
-            drain: context.drain,
-            readiness: context.readiness,
-            metrics: mesh_telemetry::Metrics::new("mesh-ca"),
-            log: Some(inputs_log),
-        };
-        app::start(&settings, &inputs).map(drop)
-    })?;
+    let ended = app::run(&settings, &log);
     // What was logged on the way down is written before the process ends.
     log.flush();
-    Ok(())
+    ended
 }

@@ -2,20 +2,22 @@
 
 use crate::authenticate::{AuthError, Authenticator, Caller};
 use crate::csr::{Csr, CsrError};
-use crate::grant::{self, Asked, Refusal, Rules};
+use crate::grant::{self, Asked, Grant, Refusal, Rules};
 use crate::issuer::{self, IssueError, Issued};
 use crate::roots::Authority;
 use mesh_discovery::SnapshotReceiver;
-use mesh_model::Snapshot;
 use mesh_proto::ca::istio_certificate_service_server::IstioCertificateService;
 use mesh_proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use mesh_runtime::ReadyGate;
 use mesh_telemetry::{Counter, LabelledCounter, Metrics};
 use prost_types::value::Kind;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tonic::{Code, Request, Response, Status};
 
+/// How long a workload that is not known yet is waited for: state reaches node proxies and us at
+/// about the same time, and a refusal costs the caller a second at least.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Metadata key of the identity a node proxy asks in the name of.
 const IMPERSONATED: &str = "ImpersonatedIdentity";
 
@@ -105,11 +107,11 @@ impl Failure {
 }
 
 impl Service {
-    fn answer(
+    async fn answer(
         &self,
         authorization: Option<&str>,
         request: &IstioCertificateRequest,
-    ) -> Result<(Caller, Issued), Failure> {
+    ) -> Result<Issued, Failure> {
         let caller = self.authenticator.authenticate(authorization)?;
         let csr = Csr::read(&request.csr)?;
         let asked = Asked {
@@ -118,8 +120,7 @@ impl Service {
             dns_names: csr.dns_names.clone(),
             validity_s: request.validity_duration,
         };
-        let snapshot = self.snapshot();
-        let grant = grant::decide(&self.rules, &caller, &asked, snapshot.as_deref())?;
+        let grant = self.grant(&caller, &asked).await?;
         let issued = issuer::issue(&self.authority, &grant, &csr, SystemTime::now())?;
         tracing::info!(
             account = %caller.account,
@@ -129,12 +130,32 @@ impl Service {
             ttl_s = issued.not_after.duration_since(SystemTime::now()).unwrap_or_default().as_secs(),
             "certificate issued"
         );
-        Ok((caller, issued))
+        Ok(issued)
     }
 
-    fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        let mesh = self.mesh.as_ref().filter(|m| m.known.is_open())?;
-        Some(mesh.snapshots.borrow().clone())
+    /// Decides; a workload that is not known yet is waited for a moment, for the node proxy may
+    /// have heard of it before us.
+    async fn grant(&self, caller: &Caller, asked: &Asked) -> Result<Grant, Refusal> {
+        let Some(mesh) = &self.mesh else {
+            return grant::decide(&self.rules, caller, asked, None);
+        };
+        let mut snapshots = mesh.snapshots.clone();
+        let settled = tokio::time::sleep(SETTLE);
+        tokio::pin!(settled);
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            let known = mesh.known.is_open();
+            let snapshot = known.then_some(&*snapshot);
+            let refusal = match grant::decide(&self.rules, caller, asked, snapshot) {
+                Err(refusal @ (Refusal::NotOnNode { .. } | Refusal::NoSnapshot)) => refusal,
+                decided => return decided,
+            };
+            tokio::select! {
+                Ok(()) = snapshots.changed() => {}
+                () = mesh.known.opened(), if !known => {}
+                () = &mut settled => return Err(refusal),
+            }
+        }
     }
 }
 
@@ -148,8 +169,8 @@ impl IstioCertificateService for Service {
         let authorization = request.metadata().get("authorization");
         // Bytes that are no text are no token either.
         let authorization = authorization.and_then(|value| value.to_str().ok());
-        match self.answer(authorization, request.get_ref()) {
-            Ok((_, issued)) => {
+        match self.answer(authorization, request.get_ref()).await {
+            Ok(issued) => {
                 self.counts.issued.inc();
                 Ok(Response::new(IstioCertificateResponse {
                     cert_chain: issued.chain,
@@ -176,5 +197,102 @@ fn impersonated(request: &IstioCertificateRequest) -> Option<String> {
         Some(Kind::StringValue(text)) if text.is_empty() => None,
         Some(Kind::StringValue(text)) => Some(text.clone()),
         _ => Some(String::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_model::{ObjectName, Resource, SnapshotBuilder, Workload};
+    use tokio::sync::watch;
+
+    const A: &str = "spiffe://cluster.local/ns/demo/sa/a";
+
+    struct Room {
+        _folder: tempfile::TempDir,
+        service: Service,
+        snapshots: watch::Sender<Arc<mesh_model::Snapshot>>,
+        known: ReadyGate,
+    }
+
+    fn room() -> Room {
+        let folder = tempfile::tempdir().unwrap();
+        let (snapshots, receiver) = watch::channel(SnapshotBuilder::new().snapshot());
+        let known = mesh_runtime::Readiness::new().gate("mesh");
+        let state = folder.path().join("state");
+        let algorithm = crate::roots::RootAlgorithm::P256;
+        let authority = Authority::open(&state, "cluster.local", algorithm).unwrap();
+        let service = Service {
+            authenticator: Authenticator::new(&folder.path().join("k"), Vec::new(), Vec::new()),
+            rules: Rules {
+                trust_domain: "cluster.local".into(),
+                trusted_node_accounts: [ObjectName::new("strata-system", "ztunnel")].into(),
+                serving_names: std::collections::BTreeMap::new(),
+                ttl_default: Duration::from_secs(3600),
+                ttl_max: Duration::from_secs(3600),
+            },
+            authority: Arc::new(authority),
+            mesh: Some(Mesh {
+                snapshots: receiver,
+                known: known.clone(),
+            }),
+            counts: Counts::new(&Metrics::new("mesh-ca")),
+        };
+        Room {
+            _folder: folder,
+            service,
+            snapshots,
+            known,
+        }
+    }
+
+    impl Room {
+        async fn ask(&self) -> Result<Grant, Refusal> {
+            let caller = Caller {
+                account: ObjectName::new("strata-system", "ztunnel"),
+                pod: None,
+                node: Some("node-1".into()),
+            };
+            let asked = Asked {
+                impersonated: Some(A.into()),
+                ..Asked::default()
+            };
+            self.service.grant(&caller, &asked).await
+        }
+
+        fn place_a(&self) {
+            let mut workload = Workload::new("a-1", "demo", "a-1");
+            workload.service_account = "a".into();
+            workload.node = "node-1".into();
+            let mut builder = SnapshotBuilder::new();
+            builder.upsert(Resource::Workload(Arc::new(workload)));
+            self.snapshots.send_replace(builder.snapshot());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_workload_that_just_came_is_waited_for() {
+        let room = room();
+        room.known.open();
+        let (granted, ()) = tokio::join!(room.ask(), async { room.place_a() });
+        assert_eq!(granted.unwrap().identity.to_string(), A);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_state_is_waited_for() {
+        let room = room();
+        let (granted, ()) = tokio::join!(room.ask(), async {
+            room.place_a();
+            room.known.open();
+        });
+        assert_eq!(granted.unwrap().identity.to_string(), A);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_ends_with_the_refusal() {
+        let room = room();
+        assert_eq!(room.ask().await, Err(Refusal::NoSnapshot));
+        room.known.open();
+        assert!(matches!(room.ask().await, Err(Refusal::NotOnNode { .. })));
     }
 }

@@ -349,7 +349,7 @@ fn failed(
 }
 
 /// Sleeps until a moment of the wall clock, which may jump or stand still.
-pub async fn sleep_until(at: SystemTime) {
+async fn sleep_until(at: SystemTime) {
     while let Ok(left) = at.duration_since(SystemTime::now()) {
         if left.is_zero() {
             return;

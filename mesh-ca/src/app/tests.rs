@@ -7,7 +7,7 @@ use crate::settings::Flags;
 use clap::Parser;
 use mesh_discovery::Source;
 use mesh_grpc::{ChannelSettings, TextSource};
-use mesh_identity::{CertificateSource, Identities, ServingRequest, keep_serving};
+use mesh_identity::{CertificateSource, Identities};
 use mesh_model::SpiffeId;
 use mesh_proto::ca::IstioCertificateRequest;
 use mesh_proto::ca::istio_certificate_service_client::IstioCertificateServiceClient;
@@ -20,6 +20,27 @@ use tonic::{Code, Status};
 
 const A: &str = "spiffe://cluster.local/ns/demo/sa/a";
 const B: &str = "spiffe://cluster.local/ns/demo/sa/b";
+
+/// Two workloads on two nodes.
+const MESH: &str = "
+workloads:
+- uid: Kubernetes//Pod/demo/a-1
+  name: a-1
+  namespace: demo
+  serviceAccount: a
+  trustDomain: cluster.local
+  node: node-1
+  workloadIps: [10.0.0.1]
+  network: ''
+- uid: Kubernetes//Pod/demo/b-1
+  name: b-1
+  namespace: demo
+  serviceAccount: b
+  trustDomain: cluster.local
+  node: node-2
+  workloadIps: [10.0.0.2]
+  network: ''
+";
 
 /// An authority and what its callers need.
 struct House {
@@ -201,28 +222,8 @@ async fn workloads_get_certificates_and_know_each_other() {
 async fn a_node_proxy_gets_the_certificates_of_its_node() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("mesh.yaml");
-    let text = "
-workloads:
-- uid: Kubernetes//Pod/demo/a-1
-  name: a-1
-  namespace: demo
-  serviceAccount: a
-  trustDomain: cluster.local
-  node: node-1
-  workloadIps: [10.0.0.1]
-  network: ''
-- uid: Kubernetes//Pod/demo/b-1
-  name: b-1
-  namespace: demo
-  serviceAccount: b
-  trustDomain: cluster.local
-  node: node-2
-  workloadIps: [10.0.0.2]
-  network: ''
-";
-    std::fs::write(&state, text).unwrap();
+    std::fs::write(&state, MESH).unwrap();
     let house = House::new(|s| s.discovery = Some(Source::LocalFile(state)));
-    // Until the file is read the answer is "not yet", so the first success also says that it was.
     let ztunnel = house.identities("strata-system", "ztunnel", true);
     let a = ztunnel.certificate(&id(A)).await.unwrap();
     assert_eq!(a.identity(), &id(A));
@@ -430,16 +431,15 @@ async fn a_state_directory_that_cannot_be_used_stops_the_start() {
 async fn a_listed_server_gets_its_host_certificate() {
     let house = House::new(|_| {});
     let identity = id("spiffe://cluster.local/ns/strata-system/sa/mesh-control");
-    let request = ServingRequest {
-        channel: house.channel(Some(&house.token("strata-system", "mesh-control"))),
-        identity,
-        dns_names: vec!["localhost".into()],
-        ttl: Duration::from_secs(3600),
+    let token = house.token("strata-system", "mesh-control");
+    let names = ["localhost".to_owned()];
+    let (csr, key) = new_serving_csr(&identity, &names).unwrap();
+    let request = IstioCertificateRequest {
+        csr,
+        ..IstioCertificateRequest::default()
     };
-    let tls = ServingTls::new().unwrap();
-    let gate = Readiness::new().gate("serving certificate");
-    keep_serving(request, tls.clone(), &house.inputs.scope, gate.clone());
-    gate.opened().await;
-    assert!(tls.is_set());
+    let chain = house.ask(Some(&token), request).await.unwrap();
+    let certificate = ServingCertificate::from_chain(key, &chain).unwrap();
+    assert_eq!(certificate.names(), names);
     house.stop().await;
 }
