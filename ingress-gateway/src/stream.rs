@@ -29,7 +29,8 @@ pub(crate) async fn serve<S>(
 {
     let mut record = worker.record(arrival);
     record.set_drop_reason(Reason::Drained);
-    match open(worker, arrival, listener, &mut record).await {
+    // Boxed: what connecting needs is not held while the bytes flow.
+    match Box::pin(open(worker, arrival, listener, &mut record)).await {
         Ok(up) => {
             let cut = revoked(worker, arrival);
             run_session(down, up, record, cut, &worker.shared.drain).await;
