@@ -100,7 +100,7 @@ where
     let silent = keepalive::until_silent(connection.ping_pong(), settings.keep_alive);
     tokio::pin!(silent);
     let mut draining = false;
-    let tasks = Tasks::new(settings.streams_max);
+    let tasks = Tasks::new(settings.streams_max.saturating_mul(2));
     loop {
         tokio::select! {
             biased;
@@ -150,7 +150,8 @@ where
 
 /// The tasks of one connection. A stream the peer resets frees its place in HTTP/2 at once, while
 /// its task may still be connecting: without a count of its own, opening and resetting streams in
-/// turn would pile up tasks.
+/// turn would pile up tasks. Twice the streams leaves an honest peer at its limit room for tasks
+/// that are just ending.
 struct Tasks {
     running: Rc<Cell<u32>>,
     max: u32,

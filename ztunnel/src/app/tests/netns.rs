@@ -16,9 +16,41 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
 
-const CLIENT: &str = "10.77.0.1";
-const SERVER: &str = "10.77.0.2";
-const VIP: &str = "10.96.0.7";
+/// The addresses of one family.
+struct Wire {
+    client: IpAddr,
+    server: IpAddr,
+    vip: IpAddr,
+    prefix: u8,
+    /// Where the pods' traffic leaves the node; the address is nobody's.
+    gateway: IpAddr,
+}
+
+impl Wire {
+    fn new(client: &str, server: &str, vip: &str, prefix: u8, gateway: &str) -> Self {
+        let [client, server, vip, gateway] =
+            [client, server, vip, gateway].map(|a| a.parse().unwrap());
+        Self {
+            client,
+            server,
+            vip,
+            prefix,
+            gateway,
+        }
+    }
+
+    fn v4() -> Self {
+        Self::new("10.77.0.1", "10.77.0.2", "10.96.0.7", 24, "10.77.0.254")
+    }
+
+    fn v6() -> Self {
+        Self::new("fd77::1", "fd77::2", "fd96::7", 64, "fd77::254")
+    }
+
+    fn app(&self) -> SocketAddr {
+        SocketAddr::new(self.server, 8080)
+    }
+}
 
 /// A network namespace with the redirection of a pod.
 struct Place {
@@ -56,8 +88,7 @@ impl Place {
         self.netns.enter(|| rules.apply()).unwrap().unwrap();
     }
 
-    fn connect(&self, to: &str) -> TcpStream {
-        let to: SocketAddr = to.parse().unwrap();
+    fn connect(&self, to: SocketAddr) -> TcpStream {
         let stream = self
             .netns
             .enter(|| TcpStream::connect_timeout(&to, PATIENCE));
@@ -66,7 +97,7 @@ impl Place {
         stream
     }
 
-    fn listen(&self, address: &str) -> TcpListener {
+    fn listen(&self, address: SocketAddr) -> TcpListener {
         self.netns
             .enter(|| TcpListener::bind(address))
             .unwrap()
@@ -80,18 +111,22 @@ fn path_of(file: &File) -> PathBuf {
 }
 
 /// A client pod and a server pod on one wire.
-fn two_pods() -> Option<(Place, Place)> {
+fn two_pods(wire: &Wire) -> Option<(Place, Place)> {
     let (client, server) = (Place::new()?, Place::new()?);
     let peer = server.path().display().to_string();
     client.run(&format!(
         "ip link add eth0 type veth peer name eth0 netns {peer}"
     ));
-    for (place, address) in [(&client, CLIENT), (&server, SERVER)] {
+    let (prefix, gateway) = (wire.prefix, wire.gateway);
+    // A duplicate of an address on a wire of two is not worth a second's wait.
+    let how = if gateway.is_ipv6() { " nodad" } else { "" };
+    for (place, address) in [(&client, wire.client), (&server, wire.server)] {
         place.run("ip link set lo up");
-        place.run(&format!("ip addr add {address}/24 dev eth0"));
+        place.run(&format!("ip addr add {address}/{prefix} dev eth0{how}"));
         place.run("ip link set eth0 up");
-        // Where the pods' traffic leaves the node; the address is nobody's.
-        place.run("ip route add default via 10.77.0.254");
+    }
+    for place in [&client, &server] {
+        place.run(&format!("ip route add default via {gateway}"));
         place.redirect();
     }
     Some((client, server))
@@ -117,20 +152,24 @@ fn write_pod(folder: &std::path::Path, name: &str, place: &Place) {
 
 #[test]
 fn captured_traffic_of_two_pods_meets_in_one_process() {
-    let Some((client, server)) = two_pods() else {
+    captured_traffic(&Wire::v4());
+}
+
+#[test]
+fn captured_traffic_of_two_pods_meets_in_one_process_over_ipv6() {
+    captured_traffic(&Wire::v6());
+}
+
+fn captured_traffic(wire: &Wire) {
+    let Some((client, server)) = two_pods(wire) else {
         println!("SKIPPED: this machine forbids new network namespaces");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("pods")).unwrap();
-    let app = server.listen(&format!("{SERVER}:8080"));
-    super::mesh::write(
-        &folder.path().join("mesh.yaml"),
-        CLIENT.parse().unwrap(),
-        format!("{SERVER}:8080").parse().unwrap(),
-        VIP.parse().unwrap(),
-        "",
-    );
+    let app = server.listen(wire.app());
+    let file = folder.path().join("mesh.yaml");
+    super::mesh::write(&file, wire.client, wire.app(), wire.vip, "");
     write_pod(folder.path(), "client", &client);
     write_pod(folder.path(), "server", &server);
     let up = Up::start(settings(folder.path()));
@@ -138,10 +177,10 @@ fn captured_traffic_of_two_pods_meets_in_one_process() {
     let records = up.node.metrics.tap_records(64);
 
     // By the service's address and by the pod's: tunnelled, from the client's own address.
-    for to in [format!("{VIP}:80"), format!("{SERVER}:8080")] {
-        let mut stream = client.connect(&to);
+    for to in [SocketAddr::new(wire.vip, 80), wire.app()] {
+        let mut stream = client.connect(to);
         let (mut served, from) = app.accept().unwrap();
-        assert_eq!(from.ip(), CLIENT.parse::<IpAddr>().unwrap());
+        assert_eq!(from.ip(), wire.client);
         // The server speaks first, ends its half, and hears the rest.
         served.write_all(b"220 ready").unwrap();
         served.shutdown(Shutdown::Write).unwrap();
@@ -152,10 +191,8 @@ fn captured_traffic_of_two_pods_meets_in_one_process() {
         for _ in 0..2 {
             let record = records.next(PATIENCE).unwrap();
             assert_eq!(record["reason"], "ok", "{record}");
-            assert_eq!(
-                record["src.identity"],
-                "spiffe://cluster.local/ns/demo/sa/client"
-            );
+            let identity = &record["src.identity"];
+            assert_eq!(identity, "spiffe://cluster.local/ns/demo/sa/client");
         }
     }
     assert_eq!(up.node.counts.source_not_kept.get(), 0);
@@ -163,9 +200,10 @@ fn captured_traffic_of_two_pods_meets_in_one_process() {
     // What is not in the mesh comes in plaintext, and is captured on its way in.
     stop(folder.path(), &up, "client");
     client.run("iptables -t nat -F");
-    let mut stream = client.connect(&format!("{SERVER}:8080"));
+    client.run("ip6tables -t nat -F");
+    let mut stream = client.connect(wire.app());
     let (mut served, from) = app.accept().unwrap();
-    assert_eq!(from.ip(), CLIENT.parse::<IpAddr>().unwrap());
+    assert_eq!(from.ip(), wire.client);
     stream.write_all(b"x").unwrap();
     served.read_exact(&mut [0]).unwrap();
     drop((stream, served));
@@ -175,7 +213,7 @@ fn captured_traffic_of_two_pods_meets_in_one_process() {
 
     // A pod that is gone has no listener; one that comes back has.
     stop(folder.path(), &up, "server");
-    let hbone: SocketAddr = format!("{SERVER}:15008").parse().unwrap();
+    let hbone = SocketAddr::new(wire.server, 15008);
     let listens = || {
         let stream = server.netns.enter(|| TcpStream::connect(hbone)).unwrap();
         stream.is_ok()
