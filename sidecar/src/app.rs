@@ -150,6 +150,3 @@ fn open<const N: usize>(node: &Node, ports: [u16; N]) -> anyhow::Result<[TcpList
     all.try_into()
         .map_err(|_| anyhow::anyhow!("a listener is missing"))
 }
-
-#[cfg(test)]
-mod tests;

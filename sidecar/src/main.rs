@@ -22,6 +22,9 @@ mod tunnel;
 mod waypoint;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use clap::Parser;
 use std::process::ExitCode;
 

@@ -30,26 +30,37 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
 }
 
 async fn captured(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, permit: Permit) {
-    let pending = Pending::new(&worker.node, facts::outbound(client));
     let destination = mesh_net::original_destination(&stream);
-    let addresses = destination.and_then(|to| Ok((stream.local_addr()?, to)));
-    match addresses {
-        Ok((at, destination)) => {
-            let drain = worker.node.drain.clone();
-            let call = Call {
-                worker,
-                client,
-                destination,
-            };
-            tokio::select! {
-                () = call.serve(stream, at, pending) => {}
-                // What is under way says so in its record when it is dropped.
-                () = drain.forced() => {}
-            }
+    match destination.and_then(|to| Ok((stream.local_addr()?, to))) {
+        Ok((at, destination)) => serve(worker, stream, client, at, destination).await,
+        Err(error) => {
+            let pending = Pending::new(&worker.node, facts::outbound(client));
+            pending.refuse(Refusal::new(Reason::DownstreamReset, error.to_string()));
         }
-        Err(error) => pending.refuse(Refusal::new(Reason::DownstreamReset, error.to_string())),
     }
     drop(permit);
+}
+
+/// Carries one connection whose destination is known; `at` is our own address on it.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    client: SocketAddr,
+    at: SocketAddr,
+    destination: SocketAddr,
+) {
+    let pending = Pending::new(&worker.node, facts::outbound(client));
+    let drain = worker.node.drain.clone();
+    let call = Call {
+        worker,
+        client,
+        destination,
+    };
+    tokio::select! {
+        () = call.serve(stream, at, pending) => {}
+        // What is under way says so in its record when it is dropped.
+        () = drain.forced() => {}
+    }
 }
 
 /// One connection whose destination is known.
@@ -226,4 +237,21 @@ fn not_ourselves(at: SocketAddr, destination: SocketAddr) -> Result<(), Refusal>
 
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_ports_are_refused_and_those_of_others_are_not() {
+        let at = "10.0.0.1:15001".parse().unwrap();
+        for port in [15001, 15006, 15008] {
+            let own = SocketAddr::from(([10, 0, 0, 1], port));
+            assert!(not_ourselves(at, own).is_err(), "{own}");
+            let other = SocketAddr::from(([10, 0, 0, 2], port));
+            assert!(not_ourselves(at, other).is_ok(), "{other}");
+        }
+        assert!(not_ourselves(at, "10.0.0.1:80".parse().unwrap()).is_ok());
+    }
 }

@@ -29,14 +29,24 @@ pub(crate) async fn run(worker: Rc<Worker>, listener: TcpListener) {
 }
 
 async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
-    let mut pending = Pending::new(&worker.node, facts::inbound(peer));
-    let destination = match mesh_net::original_destination(&stream) {
-        Ok(destination) => destination,
+    match mesh_net::original_destination(&stream) {
+        Ok(destination) => serve(worker, stream, peer, destination).await,
         Err(error) => {
-            let refusal = Refusal::new(Reason::DownstreamReset, error.to_string());
-            return pending.refuse(refusal);
+            let pending = Pending::new(&worker.node, facts::inbound(peer));
+            pending.refuse(Refusal::new(Reason::DownstreamReset, error.to_string()));
         }
-    };
+    }
+    drop(permit);
+}
+
+/// Carries one connection whose destination is known.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    destination: SocketAddr,
+) {
+    let mut pending = Pending::new(&worker.node, facts::inbound(peer));
     let drain = worker.node.drain.clone();
     let work = async {
         match open(&worker, peer, destination, &mut pending.facts).await {
@@ -49,7 +59,6 @@ async fn captured(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permi
         // What is under way says so in its record when it is dropped.
         () = drain.forced() => {}
     }
-    drop(permit);
 }
 
 /// Everything that may fail before bytes flow; each failure is one refusal.
