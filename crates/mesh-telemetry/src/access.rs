@@ -41,6 +41,18 @@ pub(crate) struct RequestEnd<'a> {
     pub(crate) detail: Option<&'a str>,
 }
 
+/// Writes, at DEBUG, that a connection was opened.
+pub(crate) fn opened(id: u64, facts: &ConnectionFacts) {
+    if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+        return;
+    }
+    let mut line = Line::with_capacity(16);
+    parties(&mut line, facts);
+    line.put("direction", Value::text(facts.direction.as_str()));
+    line.put("connection_id", Value::Number(id));
+    logging::write_access(tracing::Level::DEBUG, TARGET, "connection opened", &line);
+}
+
 /// Writes the end record of a connection.
 pub(crate) fn connection(metrics: &Metrics, end: &ConnectionEnd<'_>) {
     emit(metrics, end.reason, || {
@@ -90,20 +102,7 @@ fn connection_line<'a>(end: &ConnectionEnd<'a>) -> Line<'a> {
         Direction::Inbound => (end.counts.sent(), end.counts.received()),
     };
     let mut line = Line::with_capacity(24);
-    party(&mut line, &SOURCE, &facts.source, None);
-    line.optional("dst.addr", facts.destination.address.map(Value::address));
-    line.optional(
-        "dst.hbone_addr",
-        facts.hbone_address.as_deref().map(Value::text),
-    );
-    line.optional(
-        "dst.service",
-        facts
-            .service
-            .as_deref()
-            .map(|s| Value::text(&s.name.hostname)),
-    );
-    party(&mut line, &DESTINATION, &facts.destination, Some(()));
+    parties(&mut line, facts);
     line.put("direction", Value::text(facts.direction.as_str()));
     line.put("bytes_sent", Value::Number(sent));
     line.put("bytes_recv", Value::Number(received));
@@ -120,8 +119,26 @@ fn connection_line<'a>(end: &ConnectionEnd<'a>) -> Line<'a> {
     line
 }
 
+/// Both ends of a connection and what was asked for, in the order of interop/telemetry.md section 4.
+fn parties<'a>(line: &mut Line<'a>, facts: &'a ConnectionFacts) {
+    line.optional("src.addr", facts.source.address.map(Value::address));
+    party(line, &SOURCE, &facts.source);
+    line.optional("dst.addr", facts.destination.address.map(Value::address));
+    line.optional(
+        "dst.hbone_addr",
+        facts.hbone_address.as_deref().map(Value::text),
+    );
+    line.optional(
+        "dst.service",
+        facts
+            .service
+            .as_deref()
+            .map(|s| Value::text(&s.name.hostname)),
+    );
+    party(line, &DESTINATION, &facts.destination);
+}
+
 struct PartyKeys {
-    address: &'static str,
     workload: &'static str,
     namespace: &'static str,
     identity: &'static str,
@@ -129,7 +146,6 @@ struct PartyKeys {
 }
 
 const SOURCE: PartyKeys = PartyKeys {
-    address: "src.addr",
     workload: "src.workload",
     namespace: "src.namespace",
     identity: "src.identity",
@@ -137,18 +153,14 @@ const SOURCE: PartyKeys = PartyKeys {
 };
 
 const DESTINATION: PartyKeys = PartyKeys {
-    address: "dst.addr",
     workload: "dst.workload",
     namespace: "dst.namespace",
     identity: "dst.identity",
     cluster: "dst.cluster",
 };
 
-/// One party's fields. `address_written`: its address stands in the line already.
-fn party<'a>(line: &mut Line<'a>, keys: &PartyKeys, party: &'a Party, address_written: Option<()>) {
-    if address_written.is_none() {
-        line.optional(keys.address, party.address.map(Value::address));
-    }
+/// One party's fields, its address apart: each record has its own place and key for that.
+fn party<'a>(line: &mut Line<'a>, keys: &PartyKeys, party: &'a Party) {
     let workload = party.workload.as_deref();
     line.optional(keys.workload, workload.map(|w| Value::text(&w.name)));
     line.optional(keys.namespace, workload.map(|w| Value::text(&w.namespace)));
@@ -176,8 +188,7 @@ fn request_line<'a>(end: &RequestEnd<'a>) -> Line<'a> {
     }
     line.optional("policy", end.policy.map(Value::text));
     line.optional("trace_id", end.trace_id.map(Value::text));
-    // The downstream's address stands in the line under Envoy's key.
-    party(&mut line, &SOURCE, &facts.source, Some(()));
+    party(&mut line, &SOURCE, &facts.source);
     line.optional(
         "dst.service",
         facts
@@ -185,7 +196,7 @@ fn request_line<'a>(end: &RequestEnd<'a>) -> Line<'a> {
             .as_deref()
             .map(|s| Value::text(&s.name.hostname)),
     );
-    party(&mut line, &DESTINATION, &facts.destination, Some(()));
+    party(&mut line, &DESTINATION, &facts.destination);
     line.optional("error", error_of(reason, end.detail).map(Value::text));
     line
 }

@@ -166,17 +166,24 @@ impl ConnectionRecord {
         self.live.replace(self.facts.clone());
     }
 
+    /// The counters, from the first byte on; the first look-up is the opening.
     fn handles(&self) -> &Arc<ConnectionHandles> {
-        self.counts
-            .handles
-            .get_or_init(|| self.metrics.open_connection(&self.facts))
+        self.counts.handles.get_or_init(|| {
+            access::opened(self.live.id(), &self.facts);
+            self.metrics.open_connection(&self.facts)
+        })
     }
 
     fn finish(&mut self, reason: Reason) {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        self.handles().closed(reason);
+        // A connection that was never established is counted as opened and closed at once, so that
+        // the two counters always meet.
+        self.counts
+            .handles
+            .get_or_init(|| self.metrics.open_connection(&self.facts))
+            .closed(reason);
         self.metrics.sockets(self.facts.reporter, -1);
         self.metrics.live().close(&self.live);
         let end = ConnectionEnd {

@@ -79,6 +79,15 @@ fn access_records_and_events_share_one_log_and_one_filter() {
     log.flush();
     assert_eq!(sink.take().len(), 0);
 
+    log.set_filter("access=debug").unwrap();
+    let record = metrics.connection(facts.clone());
+    record.established();
+    record.add_sent(1);
+    record.end(Reason::Ok, None);
+    log.flush();
+    let shown: Vec<_> = sink.take().iter().map(|l| l["message"].clone()).collect();
+    assert_eq!(shown, ["connection opened", "connection complete"]);
+
     log.set_filter("info,access=error").unwrap();
     metrics.connection(facts.clone()).end(Reason::Ok, None);
     metrics.connection(facts).end(Reason::PolicyDenied, None);

@@ -1,15 +1,17 @@
 //! A gRPC echo (`lab.echo.v1`).
 
-use super::bind;
 use super::echo::echo_server::{Echo, EchoServer};
 use super::echo::{EchoReply, EchoRequest};
+use super::{EndOnDrop, ScopeExecutor, bind, serve_each};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use mesh_runtime::Scope;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::{KeyAndValueRef, MetadataMap};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -33,12 +35,19 @@ pub async fn serve_grpc(address: SocketAddr, options: GrpcOptions) -> io::Result
 /// # Errors
 /// When the listener fails.
 pub async fn serve_grpc_on(listener: TcpListener, options: GrpcOptions) -> io::Result<()> {
-    let service = EchoServer::new(Server { name: options.name });
-    tonic::transport::Server::builder()
-        .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener))
-        .await
-        .map_err(io::Error::other)
+    let echo = EchoServer::new(Server { name: options.name });
+    serve_each(listener, "origin-grpc", move |stream, _| {
+        let service = TowerToHyperService::new(echo.clone());
+        async move {
+            let streams = EndOnDrop(Scope::new());
+            hyper::server::conn::http2::Builder::new(ScopeExecutor(streams.0.clone()))
+                .timer(TokioTimer::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await
+                .map_err(io::Error::other)
+        }
+    })
+    .await
 }
 
 #[derive(Debug)]
