@@ -1,13 +1,16 @@
 //! What is served right now: encoded once, shared by every stream.
 
 use mesh_discovery::codec;
-use mesh_model::{ObjectName, Resource, ResourceKey};
+use mesh_model::{GatewayListener, ObjectName, Resource, ResourceKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 /// A namespace and a service account in it.
 pub(crate) type Account = (Arc<str>, Arc<str>);
+
+/// The account of the command line: it sees every Gateway's listeners, never their TLS keys.
+const OPERATOR: (&str, &str) = ("strata-system", "mesh-cli");
 
 /// A resource in the form it is sent.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub(crate) struct Published {
     pub(crate) types: BTreeMap<&'static str, BTreeMap<String, Arc<Served>>>,
     /// Who may have a Gateway's listeners, with their TLS keys: the accounts its pods run as.
     pub(crate) gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
+    /// Listeners as those may see them who may not have their TLS keys.
+    keyless: BTreeMap<String, Arc<Served>>,
 }
 
 impl Published {
@@ -52,9 +57,22 @@ impl Published {
                 .or_default()
                 .insert(key.name.to_string(), served);
         }
+        let keyless = resources
+            .iter()
+            .filter_map(|(key, resource)| match resource {
+                Resource::Listener(listener) => {
+                    let mut listener = GatewayListener::clone(listener);
+                    listener.certificates.clear();
+                    let served = Served::new(&Resource::Listener(Arc::new(listener)));
+                    Some((key.name.to_string(), Arc::new(served)))
+                }
+                _ => None,
+            })
+            .collect();
         Self {
             types,
             gateway_accounts,
+            keyless,
         }
     }
 
@@ -69,16 +87,30 @@ impl Published {
             .get(type_url)
             .into_iter()
             .flatten()
-            .filter(move |(_, served)| match &served.resource {
-                Resource::Listener(listener) => {
-                    (keys_allowed || listener.certificates.is_empty())
-                        && self
-                            .gateway_accounts
-                            .get(&listener.key.gateway)
-                            .is_some_and(|accounts| accounts.contains(account))
-                }
-                _ => true,
+            .filter_map(move |(name, served)| match &served.resource {
+                Resource::Listener(listener) => self
+                    .listener(name, listener, served, account, keys_allowed)
+                    .map(|served| (name, served)),
+                _ => Some((name, served)),
             })
+    }
+
+    /// A listener in the form that a caller may have, if any.
+    fn listener<'a>(
+        &'a self,
+        name: &str,
+        listener: &GatewayListener,
+        served: &'a Arc<Served>,
+        account: &Account,
+        keys_allowed: bool,
+    ) -> Option<&'a Arc<Served>> {
+        let accounts = self.gateway_accounts.get(&listener.key.gateway);
+        let is_own = accounts.is_some_and(|accounts| accounts.contains(account));
+        if is_own && (keys_allowed || listener.certificates.is_empty()) {
+            return Some(served);
+        }
+        let is_operator = (&*account.0, &*account.1) == OPERATOR;
+        self.keyless.get(name).filter(|_| is_operator)
     }
 }
 

@@ -111,7 +111,7 @@ pub(crate) struct ExplainSettings {
     /// Host header, for a request that enters through a gateway
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
-    /// Where from: `namespace/pod`, or `gateway:namespace/name[/listener]` for a client outside
+    /// Where from: `namespace/pod`, `gateway:namespace/name[/listener]` for a client outside, or an IP
     pub(crate) from: String,
     /// Where to: a service (`name`, `namespace/name` or host name) or an IP, with its port
     #[arg(value_name = "TO[:PORT]")]

@@ -29,8 +29,6 @@ pub const NETWORK: &[Program] = &[
     program("iptables-restore", "iptables"),
     program("ip6tables-restore", "iptables"),
 ];
-/// What [`crate::capture`] needs.
-pub const CAPTURE: &[Program] = &[program("tcpdump", "tcpdump")];
 /// What [`crate::postgres`] needs.
 pub const POSTGRES: &[Program] = &[
     program("initdb", "postgresql"),

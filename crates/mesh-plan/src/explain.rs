@@ -16,7 +16,7 @@ use walk::Walk;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExplainRequest {
     /// Who asks: a pod `namespace/name`, or `gateway:namespace/name[/listener]` for an internet
-    /// client of that gateway.
+    /// client of that gateway, or the IP of a client that the mesh does not know.
     pub from: String,
     /// What for: a service (or pod) `namespace/name`, a host name, a virtual or pod IP.
     pub to: String,

@@ -57,7 +57,8 @@ pub fn waypoint_policies(snapshot: &Snapshot, me: &Workload, target: &WaypointTa
 }
 
 /// The policies of an ingress gateway: those whose `targetRefs` name it or its class, and those that
-/// select its workload.
+/// select its workload. What PeerAuthentication was turned into is left out: it says how members of
+/// the mesh may be reached by each other, and a gateway's clients are not members.
 pub fn gateway_policies(
     snapshot: &Snapshot,
     gateway: &ObjectName,
@@ -67,9 +68,21 @@ pub fn gateway_policies(
     let mut set = snapshot.http_policies_for_target("Gateway", namespace, name);
     extend_classes(snapshot, &mut set, &GATEWAY_CLASSES);
     if let Some(workload) = workload {
-        extend(&mut set, sidecar_policies(snapshot, workload));
+        let mut own = sidecar_policies(snapshot, workload);
+        own.policies
+            .retain(|p| !is_from_peer_authentication(&p.name));
+        own.missing
+            .retain(|name| !is_from_peer_authentication(name));
+        extend(&mut set, own);
     }
     set
+}
+
+/// Whether a policy is what a PeerAuthentication was turned into (interop/authz.md section 4). The
+/// underscore keeps its name apart from every name a user can give.
+fn is_from_peer_authentication(policy: &ObjectName) -> bool {
+    &*policy.name == "istio_converted_static_strict"
+        || policy.name.starts_with("converted_peer_authentication_")
 }
 
 fn extend_classes(snapshot: &Snapshot, set: &mut PolicySet, classes: &[&str]) {

@@ -102,7 +102,7 @@ pub(crate) async fn run(
         .iter()
         .map(|question| explain(&snapshot, &question.request))
         .collect();
-    let mark = observed::mark(world);
+    let mark = observed::mark(world).await?;
     let outcome = traffic(world).await.unwrap_or_else(|error| Outcome {
         detail: format!("{error:#}"),
         ..Outcome::default()
@@ -151,7 +151,7 @@ async fn reported(
 ) -> Result<Observed> {
     let deadline = Instant::now() + RECORDS_WITHIN;
     loop {
-        let observed = Observed::of(&observed::since(world, mark)?);
+        let observed = Observed::of(&observed::since(world, mark).await?);
         if observed.hops == *expected || Instant::now() >= deadline {
             return Ok(observed);
         }

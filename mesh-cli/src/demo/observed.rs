@@ -1,17 +1,25 @@
-//! What the proxies themselves reported: their end records, read from their logs.
+//! What the proxies themselves reported: their end records, read from their logs, and the connections
+//! that a ztunnel still carries (a proxy in front keeps some open for the next request).
 
 use anyhow::{Context, Result};
+use mesh_lab::probe;
 use mesh_lab::world::World;
 use mesh_plan::explain::Layer;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
 
-/// A place in every proxy's log: records after it belong to what happened since.
+/// Where a ztunnel's admin pages are, on its node.
+const ADMIN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
+
+/// A place in every proxy's log and the bytes carried so far: what comes after it happened since.
 #[derive(Debug, Default)]
 pub(crate) struct Mark {
     offsets: BTreeMap<String, u64>,
+    carried: BTreeMap<(String, u64), u64>,
 }
 
 /// One end record.
@@ -45,22 +53,26 @@ fn is_proxy(name: &str) -> bool {
         .any(|kind| name.starts_with(kind))
 }
 
-/// Remembers where every proxy's log ends now.
-pub(crate) fn mark(world: &World) -> Mark {
+/// Remembers where every proxy's log ends now, and what each open connection has carried.
+pub(crate) async fn mark(world: &World) -> Result<Mark> {
     let length = |name: &str| std::fs::metadata(world.log(name)).map_or(0, |m| m.len());
     let proxies = world
         .processes()
         .map(|(name, _)| name)
         .filter(|name| is_proxy(name));
-    Mark {
-        offsets: proxies
-            .map(|name| (name.to_owned(), length(name)))
-            .collect(),
-    }
+    let offsets = proxies
+        .map(|name| (name.to_owned(), length(name)))
+        .collect();
+    let live = live(world).await?;
+    let carried = live
+        .into_iter()
+        .map(|l| ((l.process, l.id), l.bytes))
+        .collect();
+    Ok(Mark { offsets, carried })
 }
 
-/// Reads what was reported since.
-pub(crate) fn since(world: &World, mark: &Mark) -> Result<Vec<Record>> {
+/// Reads what was reported since, and what moved since on connections that are still open.
+pub(crate) async fn since(world: &World, mark: &Mark) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for (name, offset) in &mark.offsets {
         let path = world.log(name);
@@ -73,7 +85,57 @@ pub(crate) fn since(world: &World, mark: &Mark) -> Result<Vec<Record>> {
         let whole = text.rfind('\n').map_or("", |end| text.split_at(end).0);
         records.extend(whole.lines().filter_map(|line| record(name, line)));
     }
+    for live in live(world).await? {
+        let before = mark.carried.get(&(live.process, live.id));
+        if before != Some(&live.bytes) {
+            records.push(live.record);
+        }
+    }
     Ok(records)
+}
+
+struct Live {
+    process: String,
+    id: u64,
+    bytes: u64,
+    record: Record,
+}
+
+/// The connections that every ztunnel carries now.
+async fn live(world: &World) -> Result<Vec<Live>> {
+    let mut all = Vec::new();
+    for node in world.topology.nodes() {
+        let process = format!("ztunnel {}", node.name());
+        let answer = probe::get(node, ADMIN, "/debug/connections").await?;
+        let table: Vec<Value> =
+            serde_json::from_str(&answer.body).with_context(|| process.clone())?;
+        all.extend(table.iter().filter_map(|entry| live_of(&process, entry)));
+    }
+    Ok(all)
+}
+
+fn live_of(process: &str, entry: &Value) -> Option<Live> {
+    let inbound = entry["direction"] == "inbound";
+    let (local, peer) = if inbound {
+        ("destination", "source")
+    } else {
+        ("source", "destination")
+    };
+    let record = Record {
+        proxy: format!("ztunnel of {}", entry[local]["workload"].as_str()?),
+        layer: Layer::L4,
+        reason: "ok".to_owned(),
+        peer: entry[peer]["identity"].as_str().map(brief),
+    };
+    let bytes = entry["bytesSent"]
+        .as_u64()?
+        .saturating_add(entry["bytesReceived"].as_u64()?);
+    Some(Live {
+        process: process.to_owned(),
+        id: entry["id"].as_u64()?,
+        bytes,
+        record,
+    })
 }
 
 fn record(process: &str, line: &str) -> Option<Record> {

@@ -148,10 +148,11 @@ async fn stranger(world: &World) -> Result<Check> {
 }
 
 async fn plaintext(world: &World) -> Result<Check> {
+    let questions = [Question::connection("10.42.1.20", "10.42.2.12", 9080).denied()];
     check::run(
         world,
         "plaintext from outside refused",
-        &[],
+        &questions,
         async |world| {
             let target = Target::new(at("10.42.2.12:9080")?).from_place(world.place("internet")?);
             let request = b"GET /ratings HTTP/1.1\r\nhost: ratings\r\n\r\n";

@@ -246,6 +246,10 @@ const ORIGINS: &[Origin] = &[
         name: "plain-smtp",
         ..origin("plain", "smtp", 2525)
     },
+    Origin {
+        name: "plain-mysql",
+        ..origin("plain", "mysql", 3306)
+    },
 ];
 
 /// A text that every application puts into its answers: it must never be seen on the wire.

@@ -30,7 +30,8 @@ pub(super) struct Asked {
 pub(super) fn source(snapshot: &Snapshot, from: &str) -> Result<Source, Refusal> {
     let unreadable = || {
         let detail = format!(
-            "'{from}' is neither a pod 'namespace/name' nor 'gateway:namespace/name[/listener]'"
+            "'{from}' is neither a pod 'namespace/name', nor 'gateway:namespace/name[/listener]', \
+             nor an IP address"
         );
         Refusal::new(Reason::BadRequest, detail)
     };
@@ -44,10 +45,22 @@ pub(super) fn source(snapshot: &Snapshot, from: &str) -> Result<Source, Refusal>
             _ => Err(unreadable()),
         };
     }
+    if let Ok(ip) = from.parse::<IpAddr>() {
+        let known = snapshot.workload_at("", ip).cloned();
+        return Ok(Source::Pod(known.unwrap_or_else(|| outside(ip))));
+    }
     let name: ObjectName = from.parse().map_err(|_| unreadable())?;
     pod(snapshot, &name)
         .map(Source::Pod)
         .ok_or_else(|| Refusal::new(Reason::UnknownWorkload, format!("no pod {name} is known")))
+}
+
+/// A client that the mesh does not know: it has no proxy and can prove no identity.
+fn outside(ip: IpAddr) -> Arc<Workload> {
+    let mut client = Workload::new("", "outside", &ip.to_string());
+    client.addresses = vec![ip];
+    client.trust_domain = "".into();
+    Arc::new(client)
 }
 
 /// A pod by its name, or the first of those of its owner (a Deployment).

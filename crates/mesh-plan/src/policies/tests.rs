@@ -110,3 +110,23 @@ fn a_gateway_has_those_that_name_it_or_select_its_workload() {
         ["a", "c"]
     );
 }
+
+#[test]
+fn a_gateways_clients_need_no_mesh_identity() {
+    let strict = policy(
+        "istio_converted_static_strict",
+        PolicyScope::WorkloadSelector,
+        1,
+    );
+    let mut edge = mesh_model::Workload::clone(&pod("edge", 8));
+    edge.authorization_policies = vec![
+        strict.name.clone(),
+        ObjectName::new("demo", "converted_peer_authentication_ports"),
+        ObjectName::new("demo", "gone"),
+    ];
+    let snapshot = mesh(vec![Resource::Policy(Arc::new(strict))]);
+    let gateway = ObjectName::new("demo", "edge");
+    let set = gateway_policies(&snapshot, &gateway, Some(&edge));
+    assert_eq!(names(&set), Vec::<&str>::new());
+    assert_eq!(set.missing, [ObjectName::new("demo", "gone")]);
+}
