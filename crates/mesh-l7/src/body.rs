@@ -1,5 +1,6 @@
 //! The two bodies of an exchange: streamed, counted, and the end of the response ends the record.
 
+use crate::grpc::MessageCounter;
 use crate::record::{Exchange, ExchangeGuard};
 use crate::tunnel::Revoked;
 use crate::upstream::Lease;
@@ -73,7 +74,7 @@ impl Body for RequestBody {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    self.exchange.count_received(data.len());
+                    self.exchange.count_received(data);
                 }
                 if ended {
                     self.exchange.set_request_done();
@@ -111,6 +112,8 @@ struct UpstreamBody {
     lease: Option<Lease>,
     deadline: Option<Pin<Box<Sleep>>>,
     revoked: Option<Revoked>,
+    /// Of a gRPC response.
+    messages: Option<MessageCounter>,
 }
 
 impl ResponseBody {
@@ -127,6 +130,7 @@ impl ResponseBody {
         lease: Lease,
         deadline: Option<tokio::time::Instant>,
         revoked: Option<Revoked>,
+        grpc: bool,
     ) -> Self {
         let mut body = UpstreamBody {
             inner,
@@ -134,6 +138,7 @@ impl ResponseBody {
             lease: Some(lease),
             deadline: None,
             revoked: None,
+            messages: grpc.then(MessageCounter::default),
         };
         if body.inner.is_end_stream() {
             body.finish(Reason::Ok, None);
@@ -158,11 +163,15 @@ impl UpstreamBody {
         guard.end(None, reason, detail);
     }
 
-    fn count(&self, frame: &Frame<Bytes>) {
+    fn count(&mut self, frame: &Frame<Bytes>) {
         let Some(guard) = &self.guard else { return };
         if let Some(data) = frame.data_ref() {
             let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
-            guard.record(|record| record.add_sent(bytes));
+            let messages = self.messages.as_mut().map_or(0, |m| m.count(data));
+            guard.record(|record| {
+                record.add_sent(bytes);
+                record.add_response_messages(messages);
+            });
         }
         if let Some(trailers) = frame.trailers_ref() {
             note_grpc_status(guard, trailers);

@@ -92,6 +92,12 @@ impl Downstream {
         guard: &ExchangeGuard,
         request: Request<Incoming>,
     ) -> Result<Answer, Failure> {
+        // HTTP/1.1's codec has its own limit; HTTP/2's bounds the bytes only.
+        let headers_max = self.shared.settings.header_count_max;
+        if request.headers().len() > headers_max {
+            let failure = Failure::new(Reason::BadRequest, "too many headers");
+            return Err(failure.with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+        }
         let head = Head::check(&request)?;
         let snapshot = self.context.snapshots.borrow().clone();
         self.authorize(guard, &snapshot, &head, request.headers())?;
@@ -353,8 +359,9 @@ impl Downstream {
             } => {
                 guard.response_started(response.status().as_u16());
                 body::note_grpc_status(&guard, response.headers());
+                let grpc = headers::is_grpc(response.headers());
                 Ok(response.map(|inner| {
-                    ResponseBody::upstream(inner, guard, sent.lease, sent.deadline, revoked)
+                    ResponseBody::upstream(inner, guard, sent.lease, sent.deadline, revoked, grpc)
                 }))
             }
             Answer::Switched {

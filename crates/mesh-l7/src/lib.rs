@@ -23,6 +23,7 @@ mod context;
 mod exchange;
 mod exec;
 mod filters;
+mod grpc;
 mod head;
 mod headers;
 mod io;

@@ -69,12 +69,18 @@ impl HttpProxy {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let mut cut = std::pin::pin!(cut);
         let (http2, io) = match context.version {
             HttpVersion::Http1 => (false, Prefixed::new(io, Vec::new())),
             HttpVersion::Http2 => (true, Prefixed::new(io, Vec::new())),
             HttpVersion::Detect => {
                 let limit = self.shared.settings.idle_timeout;
-                match tokio::time::timeout(limit, mesh_net::detect(io)).await {
+                let detected = tokio::select! {
+                    detected = tokio::time::timeout(limit, mesh_net::detect(io)) => detected,
+                    _ = cut.as_mut() => return,
+                    () = drain.started() => return,
+                };
+                match detected {
                     Ok(Ok((protocol, io))) => (protocol == Protocol::Http2, io),
                     // It went, or stayed silent, before it asked for anything.
                     Ok(Err(_)) | Err(_) => return,

@@ -1,8 +1,9 @@
 //! The record and the spans of one exchange, ended exactly once whoever comes first.
 
 use crate::connection::ConnectionState;
+use crate::grpc::MessageCounter;
 use mesh_model::Reason;
-use mesh_telemetry::{RequestRecord, Span};
+use mesh_telemetry::{RequestProtocol, RequestRecord, Span};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -12,6 +13,9 @@ pub(crate) struct Exchange {
     open: RefCell<Option<Open>>,
     /// Bytes of the request body so far.
     received: Cell<u64>,
+    /// gRPC messages of the request, when it is gRPC.
+    messages: RefCell<Option<MessageCounter>>,
+    received_messages: Cell<u64>,
     /// The request's body was read to its end.
     request_done: Cell<bool>,
     connection: Rc<ConnectionState>,
@@ -25,9 +29,14 @@ struct Open {
 }
 
 impl Exchange {
-    pub(crate) fn count_received(&self, bytes: usize) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    /// Counts bytes of the request's body.
+    pub(crate) fn count_received(&self, data: &[u8]) {
+        let bytes = u64::try_from(data.len()).unwrap_or(u64::MAX);
         self.received.set(self.received.get().saturating_add(bytes));
+        if let Some(counter) = self.messages.borrow_mut().as_mut() {
+            let before = self.received_messages.get();
+            self.received_messages.set(before + counter.count(data));
+        }
     }
 
     pub(crate) fn request_done(&self) -> bool {
@@ -52,6 +61,7 @@ impl ExchangeGuard {
         connection: Rc<ConnectionState>,
     ) -> Self {
         connection.exchange_began();
+        let grpc = record.facts().protocol == RequestProtocol::Grpc;
         Self {
             exchange: Rc::new(Exchange {
                 open: RefCell::new(Some(Open {
@@ -61,6 +71,8 @@ impl ExchangeGuard {
                     status: 0,
                 })),
                 received: Cell::new(0),
+                messages: RefCell::new(grpc.then(MessageCounter::default)),
+                received_messages: Cell::new(0),
                 request_done: Cell::new(false),
                 connection,
             }),
@@ -104,6 +116,8 @@ impl ExchangeGuard {
         };
         let status = status.unwrap_or(open.status);
         open.record.add_received(self.exchange.received.get());
+        open.record
+            .add_request_messages(self.exchange.received_messages.get());
         if let Some(span) = open.client_span {
             span.end(status, reason);
         }

@@ -82,28 +82,33 @@ fn many_requests_share_one_upstream_connection() {
     });
 }
 
+/// A gRPC message each: flag, length, text.
+const ASK: &str = "\0\0\0\0\x03ask";
+const ANSWER: &str = "\0\0\0\0\x06answer";
+
 #[test]
 fn grpc_trailers_pass_and_are_recorded() {
     run(|mut world| async move {
         let origin = world.origin2(|request| async move {
             assert_eq!(request.headers()["te"], "trailers");
             let body = request.into_body().collect().await.unwrap().to_bytes();
-            assert_eq!(body, "ask");
-            Response::new(with_trailers("answer"))
+            assert_eq!(body, ASK);
+            Response::new(with_trailers(ANSWER))
         });
         world.service(&shop(), &[origin]);
         // At the edge too, where an undeclared port is spoken to in HTTP/1.1 otherwise.
         world.context.role = Role::Edge { secure: false };
         let mut client = world.client2(world.proxy()).await;
-        let mut call = request("/pkg.Service/Method", text("ask"));
+        let mut call = request("/pkg.Service/Method", text(ASK));
         let headers = call.headers_mut();
         headers.insert("content-type", "application/grpc".parse().unwrap());
         headers.insert("te", "trailers".parse().unwrap());
         let response = client.send_request(call).await.unwrap();
         let body = response.into_body().collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "5");
-        assert_eq!(body.to_bytes(), "answer");
+        assert_eq!(body.to_bytes(), ANSWER);
         let record = world.record().await;
+        assert!(world.encoded().contains("istio_request_messages_total"));
         assert_eq!(record["grpc_status"], 5);
         assert_eq!(record["reason"], "ok");
     });
@@ -213,5 +218,58 @@ fn a_reader_that_does_not_read_stops_the_origin() {
         assert!(last < 16 << 20, "{last} bytes were taken from the origin");
         drop(response);
         assert_eq!(world.record().await["reason"], "downstream_reset");
+    });
+}
+
+#[test]
+fn too_many_headers_are_431_with_a_record() {
+    run(|mut world| async move {
+        world.service(&shop(), &[]);
+        let mut client = world.client2(world.proxy()).await;
+        let mut call = request("/", nothing());
+        for n in 0..=world.settings.header_count_max {
+            let name: http::HeaderName = format!("x-{n}").parse().unwrap();
+            call.headers_mut().insert(name, "1".parse().unwrap());
+        }
+        let response = client.send_request(call).await.unwrap();
+        assert_eq!(
+            response.status(),
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+        );
+        assert_eq!(world.record().await["reason"], "bad_request");
+    });
+}
+
+/// A stream under way may end; a new one goes elsewhere.
+#[test]
+fn a_drain_lets_streams_end_and_says_goaway() {
+    run(|mut world| async move {
+        let (go, wait) = tokio::sync::watch::channel(false);
+        let origin = world.origin2(move |_| {
+            let mut wait = wait.clone();
+            async move {
+                wait.wait_for(|go| *go).await.unwrap();
+                Response::new(text("done"))
+            }
+        });
+        world.service(&shop(), &[origin]);
+        let mut client = world.client2(world.proxy()).await;
+        let call = client.send_request(request("/", nothing()));
+        let drain = world.drain.clone();
+        let draining = async {
+            // The request is at the origin when it holds a receiver of its own.
+            while go.receiver_count() < 2 {
+                tokio::task::yield_now().await;
+            }
+            drain.start();
+            go.send_replace(true);
+        };
+        let (response, ()) = tokio::join!(call, draining);
+        let body = response.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "done");
+        while !client.is_closed() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(world.record().await["reason"], "ok");
     });
 }

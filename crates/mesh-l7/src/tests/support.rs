@@ -229,6 +229,11 @@ impl World {
         listener.local_addr().unwrap()
     }
 
+    /// The metrics, as they are scraped.
+    pub(super) fn encoded(&self) -> String {
+        self.metrics.encode()
+    }
+
     /// Waits until `count` records were given in all, and sees that no more come with them.
     pub(super) async fn records(&mut self, count: usize) -> Vec<Value> {
         while self.seen.len() < count {
