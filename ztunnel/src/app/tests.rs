@@ -186,6 +186,22 @@ fn outbound_to_ourselves_and_to_unknown_ports_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_connection_waits_for_its_workload_to_become_known() {
+    let mesh = Mesh::start("");
+    mesh.forget_workloads();
+    for proxy in [&mesh.client, &mesh.server] {
+        proxy.until(|node| node.snapshots.borrow().workloads().count() == 0);
+    }
+    let mut early = mesh.connect_to_service();
+    early.write_all(b"early").unwrap();
+    early.shutdown(Shutdown::Write).unwrap();
+    mesh.client
+        .until(|node| !node.metrics.open_connections().is_empty());
+    mesh.write("");
+    assert_eq!(read_all(&mut early), b"early");
+}
+
+#[test]
 fn each_refusal_of_a_connect_has_its_status() {
     let mesh = Mesh::start("");
     let (ip, port) = (mesh.app.ip(), mesh.app.port());

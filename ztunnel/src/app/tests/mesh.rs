@@ -63,6 +63,11 @@ impl Mesh {
         write(&file, self.client_ip, self.app, self.vip.ip(), policies);
     }
 
+    /// Leaves neither workload nor service.
+    pub(super) fn forget_workloads(&self) {
+        replace(&self.folder.path().join("mesh.yaml"), "workloads: []\n");
+    }
+
     /// Connects as the client's application to the service.
     pub(super) fn connect_to_service(&self) -> TcpStream {
         self.connect(self.vip)
@@ -282,7 +287,11 @@ pub(super) fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, p
          - {{name: web, namespace: demo, hostname: web.demo.svc.cluster.local, vips: [\"/{vip}\"], ports: {{'80': {port}}}}}\n\
          {policies}"
     );
-    // Renamed into place, so that no half of it is ever read.
+    replace(file, &text);
+}
+
+/// Renamed into place, so that no half of it is ever read.
+fn replace(file: &Path, text: &str) {
     let new: PathBuf = file.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(&new, file).unwrap();
