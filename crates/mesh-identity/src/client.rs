@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Why no certificate came.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// The authority could not be reached, or the root or token could not be read.
     #[error("certificate authority: {0}")]
     Channel(#[from] ChannelError),
@@ -36,6 +36,23 @@ pub enum FetchError {
     /// No answer within 10 s.
     #[error("certificate authority: no answer within 10 s")]
     Timeout,
+}
+
+impl FetchError {
+    /// The whole story: a transport error says why only in its causes.
+    pub(crate) fn story(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let words = error.to_string();
+            if !text.contains(&words) {
+                text.push_str(": ");
+                text.push_str(&words);
+            }
+            cause = error.source();
+        }
+        text
+    }
 }
 
 struct Dialled {

@@ -331,6 +331,7 @@ fn failed(
     dice: &mut Dice,
 ) -> SystemTime {
     let held_until = entry.held_until();
+    let story = error.story();
     if held_until.is_some_and(|end| end <= now) {
         tracing::error!(identity = %entry.identity, "the certificate is over and has no successor");
         entry.publish(None);
@@ -338,13 +339,13 @@ fn failed(
     let next = schedule::retry_at(now, backoff.delay(dice), held_until);
     tracing::warn!(
         identity = %entry.identity,
-        %error,
+        error = story,
         retry_ms = next.duration_since(now).unwrap_or_default().as_millis(),
         "no certificate"
     );
     let mut notes = entry.notes();
     notes.failures = notes.failures.saturating_add(1);
-    notes.last_error = Some(error.to_string());
+    notes.last_error = Some(story);
     next
 }
 

@@ -8,7 +8,6 @@ mod keeper;
 mod schedule;
 mod status;
 
-pub use client::FetchError;
 pub use keeper::{CertificateSource, Identities, IdentityFetchError};
 pub use mesh_tls::CertificateReceiver;
 pub use status::{CertificateState, CertificateStatus};

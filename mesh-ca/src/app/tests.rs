@@ -382,6 +382,8 @@ async fn a_root_and_a_token_that_change_are_used_from_the_next_try_on() {
     while identities.list()[0].failures == 0 {
         tokio::task::yield_now().await;
     }
+    let why = identities.list()[0].last_error.clone().unwrap();
+    assert!(why.contains("invalid peer certificate"), "{why}");
     std::fs::copy(house.root(), &root).unwrap();
     std::fs::write(&token, house.token("demo", "a")).unwrap();
     receiver.wait_for(Option::is_some).await.unwrap();
