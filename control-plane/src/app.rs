@@ -54,11 +54,20 @@ impl State {
     }
 }
 
+/// Where the doors are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Addresses {
+    /// Discovery over TLS.
+    pub(crate) tls: SocketAddr,
+    /// Discovery without TLS.
+    pub(crate) plaintext: Option<SocketAddr>,
+}
+
 /// Starts the control plane.
 ///
 /// # Errors
 /// When the state or configuration folder cannot be used, or an address is taken.
-pub(crate) async fn start(settings: &Settings, inputs: &Inputs) -> anyhow::Result<()> {
+pub(crate) async fn start(settings: &Settings, inputs: &Inputs) -> anyhow::Result<Addresses> {
     let tokens = Arc::new(Tokens::open(&settings.state).context("state folder")?);
     let folder = Watch::open(&settings.config, Some(&settings.state))
         .await
@@ -86,13 +95,13 @@ pub(crate) async fn start(settings: &Settings, inputs: &Inputs) -> anyhow::Resul
         scope: inputs.scope.clone(),
         keys_allowed,
     };
-    open_doors(settings, inputs, &tokens, discovery)?;
+    let addresses = open_doors(settings, inputs, &tokens, discovery)?;
     let mesh = settings.mesh.clone();
     inputs.scope.spawn(
         "configuration",
         follow(folder, mesh, states, published, counts),
     );
-    Ok(())
+    Ok(addresses)
 }
 
 fn open_doors(
@@ -100,7 +109,7 @@ fn open_doors(
     inputs: &Inputs,
     tokens: &Arc<Tokens>,
     discovery: impl Fn(bool) -> Discovery,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Addresses> {
     let tls = ServingTls::new()?;
     let certificate = CertificateSettings {
         channel: settings.authority.clone(),
@@ -117,13 +126,15 @@ fn open_doors(
         serve(Door { address, tls }, discovery, &inputs.scope)
             .with_context(|| format!("listening on {address}"))
     };
-    let address = open(settings.listen, Some(tls))?;
-    tracing::info!(%address, names = ?settings.dns_names, "serving discovery");
-    if let Some(address) = settings.plaintext_listen {
-        let address = open(address, None)?;
-        tracing::info!(%address, "serving discovery without TLS");
-    }
-    Ok(())
+    let addresses = Addresses {
+        tls: open(settings.listen, Some(tls))?,
+        plaintext: match settings.plaintext_listen {
+            Some(address) => Some(open(address, None)?),
+            None => None,
+        },
+    };
+    tracing::info!(tls = %addresses.tls, plaintext = ?addresses.plaintext, names = ?settings.dns_names, "serving discovery");
+    Ok(addresses)
 }
 
 /// Follows the folder until the task is ended.

@@ -13,7 +13,7 @@ pub(crate) use read::{Document, FILE_BYTES_MAX, ReadError, read};
 use gateway_api::gateways::Gateway;
 use gateway_api::httproutes::HttpRoute;
 use gateway_api::referencegrants::ReferenceGrant;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use mesh_model::ObjectName;
@@ -101,6 +101,7 @@ macro_rules! kinds {
 
 kinds! {
     Namespace, namespaces, Namespace, "Namespace", false;
+    Node, nodes, Node, "Node", false;
     Service, services, Service, "Service", true;
     EndpointSlice, endpoint_slices, EndpointSlice, "EndpointSlice", true;
     Pod, pods, Pod, "Pod", true;

@@ -93,9 +93,13 @@ pub(crate) fn read(text: &str) -> Result<Document, ReadError> {
 }
 
 /// Small budgets: what a file may make of itself (aliases, nesting) is bounded, not only its size.
+/// Of the looks of a scalar only the plain ones count: `y`, `on`, `0755` and `1_000` are texts, as they are in header names and values.
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         with_snippet: false,
+        strict_booleans: true,
+        leading_zero_numbers_as_strings: true,
+        underscored_numbers_as_strings: true,
         budget: serde_saphyr::budget! {
             max_events: 400_000,
             max_nodes: 200_000,
@@ -192,6 +196,7 @@ type Made = Result<Object, (String, String)>;
 fn typed(group: &str, kind: &str, document: Value) -> Option<Made> {
     Some(match (group, kind) {
         ("", "Namespace") => strict(document).map(Object::Namespace),
+        ("", "Node") => strict(document).map(Object::Node),
         ("", "Service") => strict(document).map(Object::Service),
         ("", "Pod") => strict(document).map(Object::Pod),
         ("", "Secret") => strict(document).map(Object::Secret),

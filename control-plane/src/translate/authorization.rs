@@ -42,9 +42,15 @@ impl Policies {
                     continue;
                 }
             };
-            let made = match scope(objects, name, object, mesh, services) {
+            let cx = TargetContext {
+                objects,
+                mesh,
+                services,
+                policy: name,
+            };
+            let made = match scope(&cx, object, out) {
                 Ok((scope, targets)) => Made::new(name, object, action, scope, targets, out),
-                Err(why) => Made::unreadable(name, PolicyScope::Namespace, &why, out),
+                Err(why) => Made::unreadable(name, PolicyScope::WorkloadSelector, &why, out),
             };
             let reach = made.written.scope;
             if reach == PolicyScope::WorkloadSelector {
@@ -176,81 +182,98 @@ fn not_enforced(name: &ObjectName, message: String, out: &mut Output) {
     out.condition(KIND, name, condition);
 }
 
+/// What targets are looked up with.
+struct TargetContext<'a> {
+    objects: &'a Objects,
+    mesh: &'a Mesh,
+    services: &'a Services,
+    policy: &'a ObjectName,
+}
+
+impl TargetContext<'_> {
+    fn in_root(&self) -> bool {
+        *self.policy.namespace == *self.mesh.root_namespace
+    }
+}
+
+/// Where a policy applies. A target that cannot be is left out, with a condition that says so.
 fn scope(
-    objects: &Objects,
-    name: &ObjectName,
+    cx: &TargetContext<'_>,
     object: &Object,
-    mesh: &Mesh,
-    services: &Services,
+    out: &mut Output,
 ) -> Result<(PolicyScope, Vec<PolicyTarget>), String> {
-    let refs: Vec<&TargetRef> = object
-        .spec
-        .target_refs
-        .iter()
-        .chain(&object.spec.target_ref)
-        .collect();
-    let selects = object
-        .spec
-        .selector
-        .as_ref()
-        .is_some_and(|s| !s.match_labels.is_empty());
-    let root = *name.namespace == *mesh.root_namespace;
+    let spec = &object.spec;
+    let refs: Vec<&TargetRef> = spec.target_refs.iter().chain(&spec.target_ref).collect();
+    let labels = spec.selector.as_ref().map(|s| &s.match_labels);
+    let selects = labels.is_some_and(|l| !l.is_empty());
     match (refs.as_slice(), selects) {
         ([], true) => Ok((PolicyScope::WorkloadSelector, Vec::new())),
-        ([], false) if root => Ok((PolicyScope::Global, Vec::new())),
+        ([], false) if cx.in_root() => Ok((PolicyScope::Global, Vec::new())),
         ([], false) => Ok((PolicyScope::Namespace, Vec::new())),
         (_, true) => Err("spec: selector and targetRefs exclude each other".into()),
         (refs, false) => {
-            let target = |r: &&TargetRef| target(objects, name, r, root, mesh, services);
-            let targets = refs.iter().map(target).collect::<Result<_, _>>()?;
+            let mut targets = Vec::new();
+            for (i, r) in refs.iter().enumerate() {
+                match target(cx, r) {
+                    Ok(found) => targets.extend(found),
+                    Err((reason, why)) => {
+                        let message = format!("spec.targetRefs[{i}]: {why}");
+                        let condition = Condition::new("Attached", false, reason, message);
+                        out.condition(KIND, cx.policy, condition);
+                    }
+                }
+            }
             Ok((PolicyScope::Targets, targets))
         }
     }
 }
 
+/// What a reference stands for; a ServiceEntry for each of its hosts.
 fn target(
-    objects: &Objects,
-    name: &ObjectName,
+    cx: &TargetContext<'_>,
     r: &TargetRef,
-    root: bool,
-    mesh: &Mesh,
-    services: &Services,
-) -> Result<PolicyTarget, String> {
+) -> Result<Vec<PolicyTarget>, (&'static str, String)> {
     let of = |kind: &str, namespace: &str, name: &str| PolicyTarget {
         kind: kind.into(),
         namespace: namespace.into(),
         name: name.into(),
     };
-    let own = &*name.namespace;
+    let own = &*cx.policy.namespace;
     if r.namespace.as_deref().is_some_and(|n| n != own) {
-        return Err("spec.targetRefs: the target is in another namespace".into());
+        let why = "the target is in another namespace".to_owned();
+        return Err(("RefNotPermitted", why));
     }
+    let name = ObjectName::new(own, r.name.as_str());
     match (r.group.as_str(), r.kind.as_str()) {
-        ("", "Service") => {
-            let object = ObjectName::new(own, r.name.as_str());
-            let info = services.of_object(&object);
-            let name = info.map_or_else(|| mesh.service_name(own, &r.name), |s| s.name.clone());
-            Ok(of("Service", own, &name.hostname))
+        // Also one that is not there yet: then the policy is in force from its first moment.
+        ("" | "core", "Service") => {
+            let known = cx.services.of_object(&name).map(|s| s.name.clone());
+            let known = known.unwrap_or_else(|| cx.mesh.service_name(own, &r.name));
+            Ok(vec![of("Service", own, &known.hostname)])
         }
         ("networking.istio.io", "ServiceEntry") => {
-            let object = ObjectName::new(own, r.name.as_str());
-            let entry = objects.service_entries.get(&object);
-            let host = entry.and_then(|e| e.spec.hosts.first());
-            let host = host.ok_or_else(|| format!("spec.targetRefs: no ServiceEntry {object}"))?;
-            Ok(of("ServiceEntry", own, &host.to_ascii_lowercase()))
+            let entry = cx.objects.service_entries.get(&name);
+            let entry = entry.ok_or_else(|| {
+                let why = format!("ServiceEntry {name} does not exist");
+                ("TargetNotFound", why)
+            })?;
+            let hosts = entry.spec.hosts.iter().map(|h| h.to_ascii_lowercase());
+            Ok(hosts.map(|h| of("ServiceEntry", own, &h)).collect())
         }
-        ("gateway.networking.k8s.io", "Gateway") => Ok(of("Gateway", own, &r.name)),
-        ("gateway.networking.k8s.io", "GatewayClass") if r.name != CLASS_WAYPOINT => Err(format!(
-            "spec.targetRefs: GatewayClass {} is not {CLASS_WAYPOINT}",
-            r.name
-        )),
-        ("gateway.networking.k8s.io", "GatewayClass") if !root => Err(format!(
-            "spec.targetRefs: a GatewayClass may be named in namespace {} only",
-            mesh.root_namespace
-        )),
-        ("gateway.networking.k8s.io", "GatewayClass") => Ok(of("GatewayClass", "", &r.name)),
-        (group, kind) => Err(format!(
-            "spec.targetRefs: {kind} of group '{group}' is unknown"
-        )),
+        ("gateway.networking.k8s.io", "Gateway") => Ok(vec![of("Gateway", own, &r.name)]),
+        ("gateway.networking.k8s.io", "GatewayClass") if r.name != CLASS_WAYPOINT => {
+            let why = format!("GatewayClass {} is not {CLASS_WAYPOINT}", r.name);
+            Err(("TargetNotFound", why))
+        }
+        ("gateway.networking.k8s.io", "GatewayClass") if !cx.in_root() => {
+            let root = &cx.mesh.root_namespace;
+            let why = format!("a GatewayClass may be named in namespace {root} only");
+            Err(("RefNotPermitted", why))
+        }
+        ("gateway.networking.k8s.io", "GatewayClass") => Ok(vec![of("GatewayClass", "", &r.name)]),
+        (group, kind) => {
+            let why = format!("{kind} of group '{group}' cannot be a target");
+            Err(("InvalidKind", why))
+        }
     }
 }

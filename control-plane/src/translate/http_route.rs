@@ -91,6 +91,7 @@ fn one(
             out.put(Resource::HttpRoute(Arc::new(rule)));
         }
     }
+    out.references_hold(KIND, name);
 }
 
 /// `None` when the matches cannot be carried out: then the rule takes nothing. When its filters or

@@ -40,8 +40,8 @@ impl Condition {
         }
     }
 
-    pub(super) fn about(mut self, about: impl ToString) -> Self {
-        self.about = Some(about.to_string());
+    pub(super) fn about(mut self, about: &str) -> Self {
+        self.about = Some(about.to_owned());
         self
     }
 }
@@ -97,6 +97,18 @@ impl Output {
             name: name.clone(),
         };
         self.status.entry(id).or_default().push(condition);
+    }
+
+    /// Notes that all references of a route hold, unless it was noted that one does not.
+    pub(super) fn references_hold(&mut self, kind: &'static str, name: &ObjectName) {
+        let id = ObjectId {
+            kind,
+            name: name.clone(),
+        };
+        let conditions = self.status.entry(id).or_default();
+        if !conditions.iter().any(|c| c.kind == "ResolvedRefs") {
+            conditions.push(Condition::new("ResolvedRefs", true, "ResolvedRefs", ""));
+        }
     }
 
     pub(super) fn finish(self, gateways: Gateways<'_>) -> Translation {

@@ -8,7 +8,7 @@ use super::waypoint::Asking;
 use super::workloads::{WorkloadContext, set_names, set_tunnel};
 use crate::objects::label;
 use k8s_openapi::api::core::v1::Pod;
-use mesh_model::{Health, NetworkMode, ObjectName, Resource, ServicePort, Workload};
+use mesh_model::{Health, Locality, NetworkMode, ObjectName, Resource, ServicePort, Workload};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -68,6 +68,7 @@ fn workload(
             w.network_mode = NetworkMode::HostNetwork;
         }
     }
+    w.locality = locality(cx, &w.node);
     w.health = health(pod);
     set_tunnel(&mut w, &pod.metadata);
     set_names(&mut w, &labels, &owner(pod, &name.name));
@@ -104,6 +105,20 @@ fn set_waypoint(
         && label(&pod.metadata, "istio.io/use-waypoint").is_some()
     {
         out.condition("Pod", name, condition);
+    }
+}
+
+/// Where a node stands, by its labels.
+fn locality(cx: &WorkloadContext<'_>, node: &str) -> Locality {
+    let node = cx.objects.nodes.get(&ObjectName::new("", node));
+    let part = |key: &str| -> Arc<str> {
+        let value = node.and_then(|n| label(&n.metadata, key));
+        value.unwrap_or_default().into()
+    };
+    Locality {
+        region: part("topology.kubernetes.io/region"),
+        zone: part("topology.kubernetes.io/zone"),
+        subzone: part("topology.istio.io/subzone"),
     }
 }
 

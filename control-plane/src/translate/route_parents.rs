@@ -73,7 +73,7 @@ impl<'a> Parents<'a> {
                 }
                 Err((reason, message)) => Condition::new("Accepted", false, reason, message),
             };
-            out.condition(asking.kind, asking.name, condition.about(about));
+            out.condition(asking.kind, asking.name, condition.about(&about));
         }
         all
     }

@@ -58,5 +58,6 @@ pub(super) fn translate(
             };
             out.put(Resource::TcpRoute(Arc::new(rule)));
         }
+        out.references_hold(KIND, name);
     }
 }

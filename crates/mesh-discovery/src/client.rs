@@ -97,6 +97,7 @@ impl Client {
         self.hub.set_status(|s| {
             s.connected = true;
             s.sessions += 1;
+            s.last_error = None;
         });
         tracing::info!(address = %self.channel.address, "discovery stream open");
         let mut publish_at: Option<Instant> = None;

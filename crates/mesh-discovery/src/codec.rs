@@ -115,9 +115,8 @@ pub fn decode(type_url: &str, name: &str, value: &[u8]) -> Result<Resource, Deco
     let cx = Context::new(name);
     match type_url {
         TYPE_ADDRESS => address::decode(&cx, message(name, value)?),
-        TYPE_AUTHORIZATION => {
-            authorization::decode(&cx, message(name, value)?).map(|p| Resource::Policy(Arc::new(p)))
-        }
+        TYPE_AUTHORIZATION => authorization::decode(&cx, &message(name, value)?)
+            .map(|p| Resource::Policy(Arc::new(p))),
         TYPE_HTTP_POLICY => http_policy::decode(&cx, message(name, value)?)
             .map(|p| Resource::HttpPolicy(Arc::new(p))),
         TYPE_HTTP_ROUTE => {

@@ -25,6 +25,10 @@ pub type SnapshotReceiver = watch::Receiver<Arc<Snapshot>>;
 
 /// Where the state of the mesh comes from.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a process, and it is moved once"
+)]
 pub enum Source {
     /// A control plane, over delta xDS.
     Xds {

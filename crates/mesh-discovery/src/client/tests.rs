@@ -228,11 +228,18 @@ async fn the_first_requests_say_who_asks_and_for_everything() {
 async fn readiness_waits_for_an_answer_of_each_type_even_an_empty_one() {
     let mut world = World::start();
     let (mut session, _) = world.session().await;
-    let answer = session.respond(response(TYPE_ADDRESS, "1", vec![workload("a")])).await;
-    assert_eq!((answer.response_nonce.as_str(), answer.error_detail), ("1", None));
+    let answer = session
+        .respond(response(TYPE_ADDRESS, "1", vec![workload("a")]))
+        .await;
+    assert_eq!(
+        (answer.response_nonce.as_str(), answer.error_detail),
+        ("1", None)
+    );
     world.until(|s| has(s, "a")).await;
     assert!(!world.readiness.is_ready());
-    session.respond(response(TYPE_AUTHORIZATION, "2", Vec::new())).await;
+    session
+        .respond(response(TYPE_AUTHORIZATION, "2", Vec::new()))
+        .await;
     assert!(world.readiness.is_ready());
 }
 
@@ -246,10 +253,15 @@ async fn the_good_resources_of_a_partly_bad_response_are_applied() {
         broken(TYPE_ADDRESS, "bad-two", Vec::new()),
         workload("b"),
     ];
-    let answer = session.respond(response(TYPE_ADDRESS, "7", resources)).await;
+    let answer = session
+        .respond(response(TYPE_ADDRESS, "7", resources))
+        .await;
     assert_eq!(answer.response_nonce, "7");
     let error = answer.error_detail.unwrap().message;
-    assert!(error.contains("bad-one") && error.contains("bad-two"), "{error}");
+    assert!(
+        error.contains("bad-one") && error.contains("bad-two"),
+        "{error}"
+    );
     let snapshot = world.until(|s| has(s, "b")).await;
     assert!(has(&snapshot, "a"));
     assert_eq!(world.discovery.status.borrow().rejected.len(), 2);
@@ -260,16 +272,26 @@ async fn state_outlives_the_stream_and_a_reconnect_tells_what_is_held() {
     let mut world = World::start();
     let (mut session, _) = world.session().await;
     let resources = vec![workload("a"), workload("b")];
-    session.respond(response(TYPE_ADDRESS, "1", resources)).await;
+    session
+        .respond(response(TYPE_ADDRESS, "1", resources))
+        .await;
     let bad = broken(TYPE_ADDRESS, "b", vec![0xff]);
-    session.respond(response(TYPE_ADDRESS, "2", vec![bad])).await;
+    session
+        .respond(response(TYPE_ADDRESS, "2", vec![bad]))
+        .await;
     drop(session);
 
     let (mut session, first) = world.session().await;
-    assert!(has(&world.discovery.snapshots.borrow(), "b"), "the old version stays");
+    assert!(
+        has(&world.discovery.snapshots.borrow(), "b"),
+        "the old version stays"
+    );
     let held = &first[1].initial_resource_versions;
     assert_eq!(held.get("a").map(String::as_str), Some("v1"));
-    assert!(!held.contains_key("b"), "what was refused is to be sent again");
+    assert!(
+        !held.contains_key("b"),
+        "what was refused is to be sent again"
+    );
     let removal = DeltaDiscoveryResponse {
         removed_resources: vec!["a".into(), "never-seen".into()],
         ..response(TYPE_ADDRESS, "1", vec![workload("b")])
@@ -291,19 +313,40 @@ async fn a_new_policy_that_cannot_be_read_denies_until_it_is_mended() {
     let stand_in = snapshot.policies().next().unwrap();
     assert_eq!(stand_in.action, Action::Deny);
     assert!(stand_in.invalid.is_some());
-    session.respond(response(TYPE_AUTHORIZATION, "2", vec![policy(Action::Allow)])).await;
-    world.until(|s| s.policies().any(|p| p.action == Action::Allow && p.invalid.is_none())).await;
+    session
+        .respond(response(
+            TYPE_AUTHORIZATION,
+            "2",
+            vec![policy(Action::Allow)],
+        ))
+        .await;
+    world
+        .until(|s| {
+            s.policies()
+                .any(|p| p.action == Action::Allow && p.invalid.is_none())
+        })
+        .await;
 }
 
 #[tokio::test]
 async fn a_bad_update_of_a_policy_leaves_the_old_one() {
     let mut world = World::start();
     let (mut session, _) = world.session().await;
-    session.respond(response(TYPE_AUTHORIZATION, "1", vec![policy(Action::Allow)])).await;
+    session
+        .respond(response(
+            TYPE_AUTHORIZATION,
+            "1",
+            vec![policy(Action::Allow)],
+        ))
+        .await;
     world.until(|s| s.policies().count() == 1).await;
     let resources = vec![broken_policy()];
-    session.respond(response(TYPE_AUTHORIZATION, "2", resources)).await;
-    session.respond(response(TYPE_ADDRESS, "3", vec![workload("a")])).await;
+    session
+        .respond(response(TYPE_AUTHORIZATION, "2", resources))
+        .await;
+    session
+        .respond(response(TYPE_ADDRESS, "3", vec![workload("a")]))
+        .await;
     let snapshot = world.until(|s| has(s, "a")).await;
     let kept = snapshot.policies().next().unwrap();
     assert!(kept.action == Action::Allow && kept.invalid.is_none());
@@ -313,11 +356,15 @@ async fn a_bad_update_of_a_policy_leaves_the_old_one() {
 async fn a_name_may_turn_from_workload_to_service() {
     let mut world = World::start();
     let (mut session, _) = world.session().await;
-    session.respond(response(TYPE_ADDRESS, "1", vec![workload("demo/x")])).await;
+    session
+        .respond(response(TYPE_ADDRESS, "1", vec![workload("demo/x")]))
+        .await;
     world.until(|s| has(s, "demo/x")).await;
     let name = "demo/x".parse().unwrap();
     let service = Resource::Service(Arc::new(mesh_model::Service::new(name, "x")));
-    session.respond(response(TYPE_ADDRESS, "2", vec![wire(&service, "v2")])).await;
+    session
+        .respond(response(TYPE_ADDRESS, "2", vec![wire(&service, "v2")]))
+        .await;
     let snapshot = world.until(|s| s.services().count() == 1).await;
     assert!(!has(&snapshot, "demo/x"));
 }

@@ -59,14 +59,7 @@ pub(super) fn of_workload(w: &Workload) -> wire::Address {
             protocol: i32::from(t.proxy_protocol),
             port: t.port.unwrap_or_default().into(),
         }),
-        services: w
-            .services
-            .iter()
-            .map(|(name, ports)| {
-                let ports = ports.iter().map(port_of).collect();
-                (name.to_string(), wire::PortList { ports })
-            })
-            .collect(),
+        services: w.services.iter().map(services_entry).collect(),
         authorization_policies: w
             .authorization_policies
             .iter()
@@ -94,6 +87,11 @@ pub(super) fn of_workload(w: &Workload) -> wire::Address {
     wire::Address {
         r#type: Some(Type::Workload(message)),
     }
+}
+
+fn services_entry((name, ports): (&ServiceName, &Vec<ServicePort>)) -> (String, wire::PortList) {
+    let ports = ports.iter().map(port_of).collect();
+    (name.to_string(), wire::PortList { ports })
 }
 
 pub(super) fn of_service(s: &Service) -> wire::Address {

@@ -105,7 +105,7 @@ pub(super) fn scope_of(value: &[u8]) -> Option<PolicyScope> {
 
 pub(super) fn decode(
     cx: &Context<'_>,
-    p: wire::Authorization,
+    p: &wire::Authorization,
 ) -> Result<AuthorizationPolicy, DecodeError> {
     let unknown = |field, number| cx.bad(field, format!("unknown enum value {number}"));
     let groups = p.groups.iter().enumerate();

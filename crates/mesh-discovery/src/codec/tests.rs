@@ -239,10 +239,18 @@ fn policy(
         .prop_map(|(name, scope, flags, rules, targets)| AuthorizationPolicy {
             name,
             scope,
-            action: if flags[0] { Action::Allow } else { Action::Deny },
+            action: if flags[0] {
+                Action::Allow
+            } else {
+                Action::Deny
+            },
             rules,
             dry_run: flags[1],
-            targets: if scope == PolicyScope::Targets { targets } else { Vec::new() },
+            targets: if scope == PolicyScope::Targets {
+                targets
+            } else {
+                Vec::new()
+            },
             invalid: None,
         })
 }
@@ -353,31 +361,37 @@ fn http_rule() -> impl Strategy<Value = HttpRouteRule> {
         (vec(filter(), 0..3), vec(backend(), 0..3)),
         (duration(), duration()),
     )
-        .prop_map(|(head, (hosts, matches), (filters, backends), timeouts)| HttpRouteRule {
-            name: head.0,
-            created_unix_s: head.1,
-            parents: head.2,
-            // A host name's label may not end in what `text` may.
-            hostnames: hosts.iter().map(|h| h.parse().unwrap()).collect(),
-            matches,
-            filters,
-            backends,
-            timeouts: RouteTimeouts {
-                request: timeouts.0,
-                backend_request: timeouts.1,
+        .prop_map(
+            |(head, (hosts, matches), (filters, backends), timeouts)| HttpRouteRule {
+                name: head.0,
+                created_unix_s: head.1,
+                parents: head.2,
+                // A host name's label may not end in what `text` may.
+                hostnames: hosts.iter().map(|h| h.parse().unwrap()).collect(),
+                matches,
+                filters,
+                backends,
+                timeouts: RouteTimeouts {
+                    request: timeouts.0,
+                    backend_request: timeouts.1,
+                },
             },
-        })
+        )
 }
 
 fn tcp_rule() -> impl Strategy<Value = TcpRouteRule> {
-    (rule_name(), any::<i64>(), vec(parent(), 0..3), vec(backend(), 0..3)).prop_map(
-        |(name, created_unix_s, parents, backends)| TcpRouteRule {
+    (
+        rule_name(),
+        any::<i64>(),
+        vec(parent(), 0..3),
+        vec(backend(), 0..3),
+    )
+        .prop_map(|(name, created_unix_s, parents, backends)| TcpRouteRule {
             name,
             created_unix_s,
             parents,
             backends,
-        },
-    )
+        })
 }
 
 fn listener() -> impl Strategy<Value = GatewayListener> {
@@ -387,10 +401,8 @@ fn listener() -> impl Strategy<Value = GatewayListener> {
         ListenerProtocol::Tcp,
         ListenerProtocol::TlsPassthrough,
     ];
-    let certificate = (text(), text()).prop_map(|(chain_pem, key_pem)| TlsCertificatePem {
-        chain_pem,
-        key_pem,
-    });
+    let certificate =
+        (text(), text()).prop_map(|(chain_pem, key_pem)| TlsCertificatePem { chain_pem, key_pem });
     (
         object(),
         text(),
@@ -399,13 +411,15 @@ fn listener() -> impl Strategy<Value = GatewayListener> {
         option::of(text()),
         vec(certificate, 0..2),
     )
-        .prop_map(|(gateway, name, port, protocol, host, certificates)| GatewayListener {
-            key: ListenerKey { gateway, name },
-            port,
-            protocol,
-            hostname: host.map(|h| h.parse().unwrap()),
-            certificates,
-        })
+        .prop_map(
+            |(gateway, name, port, protocol, host, certificates)| GatewayListener {
+                key: ListenerKey { gateway, name },
+                port,
+                protocol,
+                hostname: host.map(|h| h.parse().unwrap()),
+                certificates,
+            },
+        )
 }
 
 fn resource() -> impl Strategy<Value = Resource> {
@@ -483,11 +497,25 @@ fn a_bad_workload_is_refused_by_field() {
         (wire_workload(|w| w.status = 5), "status"),
         (wire_workload(|w| w.network_mode = 5), "network_mode"),
         (wire_workload(|w| w.workload_type = 5), "workload_type"),
-        (wire_workload(|w| w.addresses = vec![vec![1, 2, 3]]), "addresses[0]"),
-        (wire_workload(|w| w.waypoint = Some(wire::GatewayAddress::default())), "waypoint"),
+        (
+            wire_workload(|w| w.addresses = vec![vec![1, 2, 3]]),
+            "addresses[0]",
+        ),
+        (
+            wire_workload(|w| w.waypoint = Some(wire::GatewayAddress::default())),
+            "waypoint",
+        ),
         (wire_workload(|w| w.uid.clear()), "uid"),
-        (wire_workload(|w| w.authorization_policies = vec!["x".into()]), "authorization_policies"),
-        (wire_workload(|w| { w.services.insert("no-slash".into(), list); }), "services"),
+        (
+            wire_workload(|w| w.authorization_policies = vec!["x".into()]),
+            "authorization_policies",
+        ),
+        (
+            wire_workload(|w| {
+                w.services.insert("no-slash".into(), list);
+            }),
+            "services",
+        ),
         (wire::Address::default(), "type"),
     ];
     for (message, field) in cases {
@@ -528,8 +556,14 @@ fn a_bad_service_is_refused_by_field() {
         (service(|s| s.visibility = 9), "visibility"),
         (service(|s| s.ip_families = 9), "ip_families"),
         (service(|s| s.hostname.clear()), "hostname"),
-        (service(|s| s.addresses = vec![address(vec![1; 5], 8)]), "addresses[0]"),
-        (service(|s| s.addresses = vec![address(vec![1; 4], 33)]), "addresses[0].length"),
+        (
+            service(|s| s.addresses = vec![address(vec![1; 5], 8)]),
+            "addresses[0]",
+        ),
+        (
+            service(|s| s.addresses = vec![address(vec![1; 4], 33)]),
+            "addresses[0].length",
+        ),
         (unspecified, "routing_preference"),
     ];
     for (message, field) in cases {

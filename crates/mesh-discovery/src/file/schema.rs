@@ -104,9 +104,10 @@ struct YamlWorkload {
 #[derive(Deserialize, Default)]
 enum YamlProtocol {
     #[default]
-    #[serde(alias = "NONE")]
-    TCP,
-    HBONE,
+    #[serde(rename = "TCP", alias = "NONE")]
+    Tcp,
+    #[serde(rename = "HBONE")]
+    Hbone,
 }
 
 #[derive(Deserialize, Default)]
@@ -148,8 +149,10 @@ struct YamlTunnel {
 
 #[derive(Deserialize)]
 enum YamlTunnelProtocol {
-    NONE,
-    PROXY,
+    #[serde(rename = "NONE")]
+    None,
+    #[serde(rename = "PROXY")]
+    Proxy,
 }
 
 #[derive(Deserialize)]
@@ -273,8 +276,8 @@ fn workload(y: YamlWorkload) -> Result<Workload, String> {
     w.hostname = y.hostname.filter(|h| !h.is_empty()).map(Arc::from);
     w.network = y.network.into();
     w.protocol = match y.protocol {
-        YamlProtocol::TCP => TunnelProtocol::None,
-        YamlProtocol::HBONE => TunnelProtocol::Hbone,
+        YamlProtocol::Tcp => TunnelProtocol::None,
+        YamlProtocol::Hbone => TunnelProtocol::Hbone,
     };
     let set = |to: &mut Arc<str>, from: Option<String>| {
         if let Some(text) = from.filter(|t| !t.is_empty()) {
@@ -299,7 +302,7 @@ fn workload(y: YamlWorkload) -> Result<Workload, String> {
     };
     w.native_tunnel = y.native_tunnel;
     w.application_tunnel = y.application_tunnel.map(|t| ApplicationTunnel {
-        proxy_protocol: matches!(t.protocol, YamlTunnelProtocol::PROXY),
+        proxy_protocol: matches!(t.protocol, YamlTunnelProtocol::Proxy),
         port: t.port,
     });
     for (key, list) in y.services {

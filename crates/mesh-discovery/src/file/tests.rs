@@ -81,10 +81,16 @@ fn mistakes_are_named() {
     let error = with("serviceAccount: default", "serviceAcount: default");
     assert!(error.contains("serviceAcount"), "{error}");
     let error = with("/127.10.0.1", "127.10.0.1");
-    assert!(error.contains("default/example.com") && error.contains("vips"), "{error}");
+    assert!(
+        error.contains("default/example.com") && error.contains("vips"),
+        "{error}"
+    );
     let error = with("80: 8080", "eighty: 8080");
     assert!(error.contains("eighty"), "{error}");
-    let error = with("name: plain", "uid: cluster1//v1/Pod/default/local\n  name: plain");
+    let error = with(
+        "name: plain",
+        "uid: cluster1//v1/Pod/default/local\n  name: plain",
+    );
     assert!(error.contains("twice"), "{error}");
 }
 
@@ -106,7 +112,10 @@ async fn edits_are_followed_and_a_broken_file_changes_nothing() {
     discovery.status.wait_for(failed).await.unwrap();
     assert_eq!(discovery.snapshots.borrow().workloads().count(), 2);
 
-    let less = FILE.replace("- name: plain\n  namespace: default\n  workloadIps: [\"127.0.0.2\"]\n  protocol: TCP\n", "");
+    let less = FILE.replace(
+        "- name: plain\n  namespace: default\n  workloadIps: [\"127.0.0.2\"]\n  protocol: TCP\n",
+        "",
+    );
     std::fs::write(&path, less).unwrap();
     discovery.snapshots.wait_for(of(1)).await.unwrap();
     assert!(discovery.status.borrow().last_error.is_none());
