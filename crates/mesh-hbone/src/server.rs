@@ -226,3 +226,6 @@ fn authority_of(uri: &Uri) -> Option<String> {
         && authority.port_u16().is_some_and(|port| port != 0);
     good.then(|| text.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,3 +177,6 @@ fn io_error(error: h2::Error) -> io::Error {
     };
     io::Error::new(kind, error)
 }
+
+#[cfg(test)]
+mod tests;
