@@ -1,1 +1,7 @@
-//! The in-process layer: real binaries and real sockets on loopback, no privileges needed.
+//! The in-process layer: control plane, authority and command line as real processes on loopback. It
+//! needs no privileges. What a crate can show alone, its own tests show.
+
+mod authority;
+mod configuration;
+mod plant;
+mod questions;

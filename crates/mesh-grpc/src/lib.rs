@@ -67,13 +67,28 @@ pub enum ChannelError {
     #[error("{0} is not a valid header value")]
     Header(String),
     /// The dial or the TLS handshake failed.
-    #[error("cannot connect to {address}: {source}")]
+    #[error("cannot connect to {address}: {}", whole(source))]
     Transport {
         /// Where to.
         address: String,
         /// Why.
         source: tonic::transport::Error,
     },
+}
+
+/// An error with its causes: tonic's own text is only "transport error".
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// Where to and as whom.
