@@ -174,7 +174,7 @@ pub(crate) struct Flags {
     #[arg(
         long,
         env = "DETECT_GRACE",
-        default_value = "2ms",
+        default_value = "1ms",
         value_parser = parts::duration
     )]
     detect_grace: Duration,

@@ -6,10 +6,12 @@ use mesh_hbone::Incoming;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::Refusal;
 use mesh_telemetry::{ConnectionFacts, Security};
-use mesh_tls::MeshStream;
+use mesh_tls::{MeshStream, WorkloadCertificate};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 
 /// One tunnel whose handshake is done; shared by its streams.
@@ -23,10 +25,27 @@ pub(crate) struct Tunnel {
     /// The address it connected to.
     pub(crate) local_ip: IpAddr,
     facts: fn(SocketAddr) -> ConnectionFacts,
+    /// What the peer was trusted under.
+    certificate: Arc<WorkloadCertificate>,
     _permit: Permit,
 }
 
 impl Tunnel {
+    /// Returns when a root the tunnel may rest on is no longer among ours: the peer must prove
+    /// itself anew. A renewed leaf changes nothing, and a certificate that ran out without a
+    /// successor says nothing about the peer.
+    async fn trust_lost(&self) {
+        let mut certificates = self.worker.node.certificate.clone();
+        let before = roots(self.certificate.roots_pem());
+        while certificates.changed().await.is_ok() {
+            let now = certificates.borrow_and_update().clone();
+            if now.is_some_and(|now| !before.is_subset(&roots(now.roots_pem()))) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// What is known of a stream before its target is.
     pub(crate) fn facts(&self, authority: &str) -> ConnectionFacts {
         let mut facts = (self.facts)(self.peer);
@@ -71,10 +90,23 @@ where
     let ended = mesh_hbone::serve(stream, settings, &node.drain, scope, |incoming| {
         serve(tunnel.clone(), incoming)
     });
-    if let Err(error) = ended.await {
-        // Its streams have records of their own; this is about the connection under them.
-        tracing::debug!(peer = %tunnel.peer, identity = %tunnel.identity, %error, "tunnel ended");
+    // Its streams have records of their own; this is about the connection under them.
+    tokio::select! {
+        ended = ended => if let Err(error) = ended {
+            tracing::debug!(peer = %tunnel.peer, identity = %tunnel.identity, %error, "tunnel ended");
+        },
+        () = tunnel.trust_lost() => {
+            tracing::info!(peer = %tunnel.peer, identity = %tunnel.identity, "a root was withdrawn: the tunnel is cut");
+        }
     }
+}
+
+/// The certificates of a PEM text, comparable.
+fn roots(pem: &str) -> BTreeSet<String> {
+    pem.split("-----END CERTIFICATE-----")
+        .map(|root| root.split_whitespace().collect::<String>())
+        .filter(|root| !root.is_empty())
+        .collect()
 }
 
 /// From a TCP connection to a tunnel whose peer is known.
@@ -97,7 +129,28 @@ async fn handshake(
         identity: who.identity,
         local_ip,
         facts,
+        certificate,
         _permit: permit,
     };
     Ok((stream, tunnel))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pem(bodies: &[&str]) -> String {
+        let one =
+            |b: &&str| format!("-----BEGIN CERTIFICATE-----\n{b}\n-----END CERTIFICATE-----\n");
+        bodies.iter().map(one).collect()
+    }
+
+    #[test]
+    fn an_added_root_keeps_trust_and_a_removed_one_ends_it() {
+        let keeps = |before: &[&str], after: &[&str]| {
+            roots(&pem(before)).is_subset(&roots(&pem(after).replace('\n', "\r\n")))
+        };
+        assert!(keeps(&["A"], &["B", "A"]));
+        assert!(!keeps(&["A", "B"], &["B"]));
+    }
 }

@@ -74,11 +74,15 @@ impl Downstream {
         facts.security = context.security;
         facts.server_name = context.server_name.as_deref().map(str::to_owned);
         facts.local_address = Some(context.destination);
-        let name = request.method().as_str().to_owned();
-        let span = self
-            .shared
-            .tracer
-            .start(request.headers(), name, SpanKind::Server);
+        let name = request.method().as_str();
+        let tracer = &self.shared.tracer;
+        let mut span = tracer.start(request.headers(), name, SpanKind::Server);
+        if tracer.is_on() {
+            span.set_request(request.method(), request.uri());
+            if let Some(workload) = &context.client.workload {
+                span.set_workload(workload);
+            }
+        }
         let mut record = self.shared.metrics.request(facts);
         if let Some(trace) = span.context() {
             record.set_trace_id(trace.trace_id_text());
@@ -236,7 +240,7 @@ impl Downstream {
         forward: HttpForward,
     ) -> Result<Answer, Failure> {
         if let Some(rule) = &forward.rule {
-            guard.record(|record| record.set_route(&rule.name));
+            guard.set_route(&rule.name);
         }
         let started = Instant::now();
         let revoked = Policies::revocation(&self.context, snapshot, &head, request.headers());
@@ -302,7 +306,7 @@ impl Downstream {
             guard.record(|record| record.set_request_id(id));
         }
         filters::on_request(&forward.filters, forward.prefix.as_deref(), headers, head)?;
-        guard.start_client_span(head.method.as_str(), headers);
+        guard.start_client_span(&head.method, headers);
         Ok(request)
     }
 
@@ -312,7 +316,7 @@ impl Downstream {
         head: &Head,
         redirect: &HttpRedirect,
     ) -> Result<Answer, Failure> {
-        guard.record(|record| record.set_route(&redirect.rule.name));
+        guard.set_route(&redirect.rule.name);
         let secure = matches!(self.context.role, Role::Edge { secure: true });
         let port = match &self.context.scope {
             OwnedScope::Gateway { port, .. } | OwnedScope::Service { port, .. } => *port,

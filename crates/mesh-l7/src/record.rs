@@ -2,7 +2,7 @@
 
 use crate::connection::ConnectionState;
 use crate::grpc::MessageCounter;
-use mesh_model::Reason;
+use mesh_model::{Reason, RouteRuleName};
 use mesh_telemetry::{RequestProtocol, RequestRecord, Span};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -90,12 +90,20 @@ impl ExchangeGuard {
         }
     }
 
-    /// Begins the span of the request we send, as part of the one we received.
-    pub(crate) fn start_client_span(&self, name: &str, headers: &mut http::HeaderMap) {
+    /// The rule that took the request.
+    pub(crate) fn set_route(&self, rule: &RouteRuleName) {
         if let Some(open) = self.exchange.open.borrow_mut().as_mut() {
-            let span = open
-                .server_span
-                .child(name, mesh_telemetry::SpanKind::Client);
+            let name = rule.to_string();
+            open.record.set_route(&name);
+            open.server_span.set("strata.route", name);
+        }
+    }
+
+    /// Begins the span of the request we send, as part of the one we received.
+    pub(crate) fn start_client_span(&self, method: &http::Method, headers: &mut http::HeaderMap) {
+        if let Some(open) = self.exchange.open.borrow_mut().as_mut() {
+            let kind = mesh_telemetry::SpanKind::Client;
+            let span = open.server_span.child(method.as_str(), kind);
             span.inject(headers);
             open.client_span = Some(span);
         }

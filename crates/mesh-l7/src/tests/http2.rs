@@ -273,3 +273,48 @@ fn a_drain_lets_streams_end_and_says_goaway() {
         assert_eq!(world.record().await["reason"], "ok");
     });
 }
+
+/// The origin says GOAWAY after each answer: every request meets a connection that goes away or a
+/// new one, and none is lost.
+#[test]
+fn an_upstream_that_goes_away_costs_no_request() {
+    run(|mut world| async move {
+        let exec = crate::exec::LocalExec::new(&world.scope);
+        let origin = world.accept(move |tcp, _| {
+            let exec = exec.clone();
+            async move {
+                let served = Rc::new(Cell::new(false));
+                let told = served.clone();
+                let service = hyper::service::service_fn(move |_| {
+                    told.set(true);
+                    async { Ok::<_, Infallible>(Response::new(text("ok"))) }
+                });
+                let io = hyper_util::rt::TokioIo::new(tcp);
+                let serving =
+                    hyper::server::conn::http2::Builder::new(exec).serve_connection(io, service);
+                let mut serving = std::pin::pin!(serving);
+                let mut leaving = false;
+                drop(
+                    std::future::poll_fn(|cx| {
+                        let done = Future::poll(serving.as_mut(), cx);
+                        if served.get() && !leaving {
+                            leaving = true;
+                            serving.as_mut().graceful_shutdown();
+                            cx.waker().wake_by_ref();
+                        }
+                        done
+                    })
+                    .await,
+                );
+            }
+        });
+        world.service(&shop(), &[origin]);
+        let mut client = world.client2(world.proxy()).await;
+        for _ in 0..20 {
+            let response = client.send_request(request("/", nothing())).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            response.into_body().collect().await.unwrap();
+        }
+        world.records(20).await;
+    });
+}
