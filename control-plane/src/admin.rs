@@ -84,7 +84,7 @@ fn resources(state: &State, query: &str) -> Value {
     let mut types = serde_json::Map::new();
     for (type_url, resources) in &state.published.types {
         let mut of_type = serde_json::Map::new();
-        for (name, served) in resources {
+        for (name, served) in resources.iter() {
             if wanted.is_none_or(|w| name.contains(w)) {
                 let shown = json!({
                     "version": served.version,

@@ -23,15 +23,19 @@ pub(crate) struct Served {
     pub(crate) version: String,
 }
 
+/// The resources of one type, by name.
+pub(crate) type OfType = BTreeMap<String, Arc<Served>>;
+
 /// Everything served at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// By type URL, then name.
-    pub(crate) types: BTreeMap<&'static str, BTreeMap<String, Arc<Served>>>,
+    /// By type URL. A type of which nothing has changed is shared with the moment before, so that
+    /// streams can pass over it.
+    pub(crate) types: BTreeMap<&'static str, Arc<OfType>>,
     /// Who may have a Gateway's listeners, with their TLS keys: the accounts its pods run as.
     pub(crate) gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
     /// Listeners as those may see them who may not have their TLS keys.
-    keyless: BTreeMap<String, Arc<Served>>,
+    keyless: OfType,
 }
 
 impl Published {
@@ -41,7 +45,7 @@ impl Published {
         resources: &BTreeMap<ResourceKey, Resource>,
         gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
     ) -> Self {
-        let mut types: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        let mut types: BTreeMap<_, OfType> = BTreeMap::new();
         for type_url in codec::TYPES_ALL {
             types.insert(type_url, BTreeMap::new());
         }
@@ -69,8 +73,13 @@ impl Published {
                 _ => None,
             })
             .collect();
+        let shared = |(type_url, of_type): (&'static str, OfType)| {
+            let before = self.types.get(type_url);
+            let same = before.filter(|before| same(before, &of_type)).cloned();
+            (type_url, same.unwrap_or_else(|| Arc::new(of_type)))
+        };
         Self {
-            types,
+            types: types.into_iter().map(shared).collect(),
             gateway_accounts,
             keyless,
         }
@@ -86,7 +95,7 @@ impl Published {
         self.types
             .get(type_url)
             .into_iter()
-            .flatten()
+            .flat_map(|of_type| of_type.iter())
             .filter_map(move |(name, served)| match &served.resource {
                 Resource::Listener(listener) => self
                     .listener(name, listener, served, account, keys_allowed)
@@ -112,6 +121,15 @@ impl Published {
         let is_operator = (&*account.0, &*account.1) == OPERATOR;
         self.keyless.get(name).filter(|_| is_operator)
     }
+}
+
+/// Whether two moments hold the very same resources of a type.
+fn same(before: &OfType, now: &OfType) -> bool {
+    before.len() == now.len()
+        && before
+            .iter()
+            .zip(now)
+            .all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y))
 }
 
 impl Served {

@@ -25,6 +25,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+/// The largest request, in bytes: after a reconnect it names everything the peer has.
+const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// Responses that may wait for a slow reader; each is a whole difference.
 const RESPONSES_WAITING_MAX: usize = 4;
 
@@ -66,7 +68,7 @@ pub(crate) struct Service(pub(crate) Arc<Discovery>);
 
 impl Service {
     pub(crate) fn into_server(self) -> AggregatedDiscoveryServiceServer<Self> {
-        AggregatedDiscoveryServiceServer::new(self)
+        AggregatedDiscoveryServiceServer::new(self).max_decoding_message_size(REQUEST_BYTES_MAX)
     }
 }
 

@@ -152,7 +152,11 @@ fn take(document: Value, file: &mut Document) -> Result<(), ReadError> {
             return Ok(());
         }
     };
-    let made = made.map_err(|(field, why)| refuse(Some(&field), why))?;
+    let made = made.map_err(|(field, why)| match kind.as_str() {
+        // The reason may show the value.
+        "Secret" => refuse(Some(&field), "cannot be read".into()),
+        _ => refuse(Some(&field), why),
+    })?;
     if !is_dns_name(&name) {
         let why = format!("'{name}' is not a DNS name of lower case letters, digits, '-' and '.'");
         return Err(refuse(Some("metadata.name"), why));

@@ -1,24 +1,37 @@
 //! One stream: what its peer has, and the differences sent to it.
 
 use super::Discovery;
-use crate::published::{Account, Published};
+use crate::published::{Account, OfType, Published};
 use crate::tokens::Caller;
-use mesh_discovery::codec::{self, TYPE_AUTHORIZATION, TYPE_HTTP_POLICY};
+use mesh_discovery::codec::{self, TYPE_AUTHORIZATION, TYPE_HTTP_POLICY, TYPE_LISTENER};
+use mesh_model::Dice;
 use mesh_proto::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource,
 };
 use prost_types::Any;
 use prost_types::value::Kind;
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
-/// A stream ends at this age, so that its token is verified anew and load spreads over replicas.
-const STREAM_AGE_MAX: Duration = Duration::from_secs(30 * 60);
+/// A stream ends at about this age, so that its token is verified anew and load spreads over
+/// replicas.
+const STREAM_AGE: Duration = Duration::from_secs(25 * 60);
+/// Up to this much is added to the age, lest the proxies of a mesh all come back at once.
+const STREAM_AGE_SPREAD_S: u64 = 10 * 60;
 /// A peer that takes nothing for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a peer has of one type.
+struct Subscription {
+    /// Versions, by name.
+    sent: BTreeMap<String, String>,
+    /// What was published when all of it had been sent.
+    level: Option<Arc<OfType>>,
+}
 
 /// One stream.
 pub(super) struct Stream {
@@ -26,8 +39,7 @@ pub(super) struct Stream {
     published: watch::Receiver<Arc<Published>>,
     caller: Caller,
     account: Account,
-    /// By type: names the peer has, with their versions.
-    subscriptions: BTreeMap<&'static str, BTreeMap<String, String>>,
+    subscriptions: BTreeMap<&'static str, Subscription>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     nonce: u64,
     node_id: String,
@@ -58,11 +70,17 @@ impl Stream {
     pub(super) async fn run(mut self, requests: Streaming<DeltaDiscoveryRequest>) {
         let status = self.discovery.status.clone();
         status.opened();
-        let end = tokio::time::timeout(STREAM_AGE_MAX, self.exchange(requests)).await;
-        if let Ok(Err(refusal)) = end {
-            tracing::warn!(node = self.node_id, code = ?refusal.code(), why = refusal.message(), "discovery stream ended");
+        let mut dice = Dice::seeded(RandomState::new().hash_one(&self.account));
+        let age = STREAM_AGE + Duration::from_secs(dice.below(STREAM_AGE_SPREAD_S));
+        if let Ok(Err(end)) = tokio::time::timeout(age, self.exchange(requests)).await {
+            let (node, code, why) = (&self.node_id, end.code(), end.message());
+            if is_refusal(code) {
+                tracing::warn!(node, ?code, why, "discovery stream refused");
+            } else {
+                tracing::info!(node, ?code, why, "discovery stream ended");
+            }
             // The peer may be gone already.
-            self.responses.try_send(Err(refusal)).ok();
+            self.responses.try_send(Err(end)).ok();
         }
         status.closed();
     }
@@ -125,8 +143,11 @@ impl Stream {
                 "subscriptions by name are not supported; leave XDS_ON_DEMAND unset",
             ));
         }
-        self.subscriptions
-            .insert(type_url, request.initial_resource_versions);
+        let subscription = Subscription {
+            sent: request.initial_resource_versions,
+            level: None,
+        };
+        self.subscriptions.insert(type_url, subscription);
         let published = self.published.borrow().clone();
         // An empty answer counts too: a proxy is not ready before each type was answered.
         self.push(&published, type_url, Part::All, true).await
@@ -196,9 +217,16 @@ impl Stream {
         part: Part,
         even_empty: bool,
     ) -> Result<(), Status> {
-        let Some(sent) = self.subscriptions.get_mut(type_url) else {
+        let Some(subscription) = self.subscriptions.get_mut(type_url) else {
             return Ok(());
         };
+        let of_type = published.types.get(type_url);
+        let level = subscription.level.as_ref();
+        // Who may have a listener depends on more than the listeners.
+        if type_url != TYPE_LISTENER && level.zip(of_type).is_some_and(|(a, b)| Arc::ptr_eq(a, b)) {
+            return Ok(());
+        }
+        let sent = &mut subscription.sent;
         let visible: BTreeMap<_, _> = published
             .visible(type_url, &self.account, self.discovery.keys_allowed)
             .collect();
@@ -226,6 +254,7 @@ impl Stream {
                 }
                 stays
             });
+            subscription.level = of_type.cloned();
         }
         if resources.is_empty() && removed.is_empty() && !even_empty {
             return Ok(());
@@ -262,6 +291,14 @@ impl Stream {
             }
         }
     }
+}
+
+/// Ends that are the peer's mistake.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented
+    )
 }
 
 /// Which part of a difference is sent.

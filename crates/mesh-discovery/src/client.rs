@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 /// The largest message taken, in bytes: a full state of a large mesh is one message.
 const MESSAGE_BYTES_MAX: usize = 200 << 20;
@@ -37,25 +37,6 @@ enum SessionError {
     Ended,
 }
 
-impl SessionError {
-    /// Ends that happen in a healthy mesh (a server's connection age, a proxy in between): the next
-    /// try follows at once.
-    fn is_routine(&self) -> bool {
-        match self {
-            Self::Ended => true,
-            Self::Channel(_) => false,
-            Self::Call(status) => match status.code() {
-                Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => true,
-                Code::Unavailable => {
-                    let text = status.message();
-                    text.contains("transport is closing") || text.contains("received prior goaway")
-                }
-                _ => false,
-            },
-        }
-    }
-}
-
 /// Keeps the hub up to date until the task is ended.
 pub(crate) async fn run(
     channel: ChannelSettings,
@@ -68,11 +49,15 @@ pub(crate) async fn run(
         node,
         held: Held::new(kinds),
         hub,
+        served: false,
     };
     let mut backoff = Backoff::new();
     loop {
+        client.served = false;
         let Err(error) = client.session().await;
-        let wait = backoff.next(error.is_routine());
+        // A stream that gave something ended as streams do (a server's connection age, a restart);
+        // the next try follows at once.
+        let wait = backoff.next(client.served);
         tracing::info!(%error, wait_ms = wait.as_millis(), "discovery stream ended");
         client.hub.publish();
         client.hub.set_status(|s| {
@@ -88,6 +73,8 @@ struct Client {
     node: NodeInfo,
     held: Held,
     hub: Hub,
+    /// The stream under way has given a response.
+    served: bool,
 }
 
 impl Client {
@@ -158,6 +145,7 @@ impl Client {
     /// Applies a response and gives the answer to it. Good resources are applied even when others
     /// of the same response are refused.
     fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        self.served = true;
         let DeltaDiscoveryResponse {
             type_url,
             nonce,

@@ -104,6 +104,22 @@ fn names_are_dns_names() {
 }
 
 #[test]
+fn a_secrets_value_is_not_shown() {
+    let error = refusal(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: 12345}\n",
+    );
+    assert!(!error.to_string().contains("12345"), "{error}");
+    assert_eq!(error.field.as_deref(), Some("stringData.password"));
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_panic(text in "(apiVersion: |kind: |metadata: |[a-zA-Z:{}\\[\\],&*!|>'\"%@ \n-]){0,60}") {
+        read(&text).ok();
+    }
+}
+
+#[test]
 fn a_bomb_is_refused_before_it_grows() {
     let mut text = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
     for n in 1..12 {

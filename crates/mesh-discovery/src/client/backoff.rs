@@ -25,9 +25,9 @@ impl Backoff {
         }
     }
 
-    /// The wait before the next try. A routine end starts over at the shortest.
-    pub(super) fn next(&mut self, routine: bool) -> Duration {
-        if routine {
+    /// The wait before the next try. After a stream that served it starts over at the shortest.
+    pub(super) fn next(&mut self, served: bool) -> Duration {
+        if served {
             self.next = FIRST;
         }
         let wait = self.next;
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_to_a_limit_and_start_over_after_a_routine_end() {
+    fn waits_double_to_a_limit_and_start_over_after_a_stream_that_served() {
         let mut backoff = Backoff::new();
         let mut longest = Duration::ZERO;
         for n in 0..20u32 {
