@@ -204,16 +204,20 @@ impl Inner {
             done,
         };
         let settings = self.settings.clone();
-        self.scope.spawn_local("hbone connection", async move {
+        let connection = async move {
             let result = async { client::handshake(dial.await?, &settings).await };
-            match result.await {
+            // Boxed: what a dial needs is given back before the long life of the connection.
+            match Box::pin(result).await {
                 Ok((connection, driver)) => {
                     let retire = dialing.succeed(connection);
                     driver.run(retire).await;
                 }
                 Err(error) => dialing.fail(error),
             }
-        });
+        };
+        // Boxed: each future around it would hold room for it once more.
+        self.scope
+            .spawn_local("hbone connection", Box::pin(connection));
         Ok(outcome)
     }
 

@@ -204,12 +204,13 @@ fn take<F, Fut>(
     let Some(task) = tasks.start() else {
         return respond.send_reset(Code::REFUSED_STREAM);
     };
-    let work = handler(Incoming {
+    // Boxed: each future around it would hold room for it once more.
+    let work = Box::pin(handler(Incoming {
         authority,
         headers: parts.headers,
         receive,
         respond,
-    });
+    }));
     scope.spawn_local("hbone stream", async move {
         work.await;
         drop(task);

@@ -153,7 +153,8 @@ pub(crate) async fn accept_each<F, Fut>(
     let pod = worker.pod.clone();
     let take = |(stream, peer)| match pod.admit() {
         Ok(permit) => {
-            let work = serve(worker.clone(), stream, peer, permit);
+            // Boxed: each future around it would hold room for it once more.
+            let work = Box::pin(serve(worker.clone(), stream, peer, permit));
             pod.connections.spawn_local(name, work);
         }
         Err(refusal) => {
