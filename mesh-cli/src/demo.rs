@@ -100,12 +100,14 @@ async fn play(
 /// Keeps the mesh up until Ctrl-C, reachable from the host's loopback.
 async fn stay(world: &World, listeners: Vec<TcpListener>) -> Result<()> {
     let scope = Scope::new();
+    let mut roots = Vec::new();
     for listener in listeners {
         let internet = world.place("internet")?;
         let address = forward::start(&scope, listener, internet, EDGE)?;
         let root = std::env::temp_dir().join(format!("strata-demo-root-{}.pem", address.port()));
         std::fs::write(&root, &world.configuration.web_root_pem)
             .with_context(|| root.display().to_string())?;
+        roots.push(root.clone());
         let port = address.port();
         println!("The mesh is up. From this machine:\n");
         println!(
@@ -119,5 +121,8 @@ async fn stay(world: &World, listeners: Vec<TcpListener>) -> Result<()> {
         .await
         .context("cannot wait for Ctrl-C")?;
     scope.cancel();
+    for root in roots {
+        std::fs::remove_file(&root).with_context(|| root.display().to_string())?;
+    }
     Ok(())
 }
