@@ -145,3 +145,68 @@ impl Served {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_discovery::codec::TYPE_LISTENER;
+    use mesh_model::{ListenerKey, ListenerProtocol, TlsCertificatePem};
+
+    #[test]
+    fn tls_keys_go_to_the_gateways_own_pods_over_tls_and_to_nobody_else() {
+        let gateway = ObjectName::new("demo", "edge");
+        let listener = Resource::Listener(Arc::new(GatewayListener {
+            key: ListenerKey {
+                gateway: gateway.clone(),
+                name: "https".into(),
+            },
+            port: 443,
+            protocol: ListenerProtocol::Https,
+            hostname: None,
+            certificates: vec![TlsCertificatePem {
+                chain_pem: "chain".into(),
+                key_pem: "the-key".into(),
+            }],
+        }));
+        let own: Account = ("demo".into(), "gateway".into());
+        let accounts = BTreeMap::from([(gateway, BTreeSet::from([own.clone()]))]);
+        let resources = BTreeMap::from([(listener.key(), listener)]);
+        let published = Published::default().next(&resources, accounts);
+        let seen = |account: &Account, keys_allowed| {
+            let mut visible = published.visible(TYPE_LISTENER, account, keys_allowed);
+            let holds_key = |served: &Arc<Served>| served.value.windows(7).any(|w| w == b"the-key");
+            visible.next().map(|(_, served)| holds_key(served))
+        };
+        assert_eq!(seen(&own, true), Some(true));
+        assert_eq!(seen(&own, false), None, "not without TLS");
+        assert_eq!(seen(&("demo".into(), "other".into()), true), None);
+        let operator = (OPERATOR.0.into(), OPERATOR.1.into());
+        assert_eq!(seen(&operator, true), Some(false));
+    }
+
+    #[test]
+    fn a_type_without_changes_is_shared_with_the_moment_before() {
+        let service = |name: &str| {
+            let name = mesh_model::ServiceName::new("demo", name);
+            Resource::Service(Arc::new(mesh_model::Service::new(name, "s")))
+        };
+        let of = |names: &[&str]| -> BTreeMap<_, _> {
+            names
+                .iter()
+                .map(|n| service(n))
+                .map(|s| (s.key(), s))
+                .collect()
+        };
+        let first = Published::default().next(&of(&["a", "b"]), BTreeMap::new());
+        let same = first.next(&of(&["a", "b"]), BTreeMap::new());
+        let other = same.next(&of(&["a", "c"]), BTreeMap::new());
+        let addresses = |p: &Published| p.types[codec::TYPE_ADDRESS].clone();
+        assert!(Arc::ptr_eq(&addresses(&first), &addresses(&same)));
+        assert!(!Arc::ptr_eq(&addresses(&same), &addresses(&other)));
+        let name = service("a").key().name.to_string();
+        assert!(Arc::ptr_eq(
+            &addresses(&same)[&name],
+            &addresses(&other)[&name]
+        ));
+    }
+}

@@ -101,8 +101,9 @@ fn options() -> serde_saphyr::Options {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         budget: serde_saphyr::budget! {
-            max_events: 400_000,
-            max_nodes: 200_000,
+            // A file of the largest size, written tersely, holds about this many.
+            max_events: 2_000_000,
+            max_nodes: 1_000_000,
             max_depth: 64,
             max_documents: 10_000,
             max_aliases: 1_000,
