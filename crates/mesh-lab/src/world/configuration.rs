@@ -53,6 +53,9 @@ pub struct Configuration {
 }
 
 /// Writes the folder, with a web certificate made for this run.
+///
+/// # Errors
+/// When a file cannot be written, or a certificate not be made.
 pub fn write(base: &Path) -> Result<Configuration> {
     let folder = base.join("configuration");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;

@@ -67,6 +67,9 @@ struct Status {
 }
 
 /// Reads a multi-document file of Pod objects.
+///
+/// # Errors
+/// When the file is none, or no part of the mesh is named to serve a pod.
 pub fn read(yaml: &str) -> Result<Vec<PodSpec>> {
     let objects: Vec<PodObject> =
         serde_saphyr::from_multiple(yaml).context("the demo's pods.yaml")?;
