@@ -40,6 +40,8 @@ pub(crate) struct Head {
     pub(crate) method: Method,
     /// As the client wrote it, with its port.
     pub(crate) authority: String,
+    /// The same without the dot that may end a full name: what policies see.
+    judged: String,
     /// Lower case, without port.
     pub(crate) host: String,
     /// Normalised.
@@ -73,10 +75,15 @@ impl Head {
         if !path.starts_with('/') && path != "*" {
             return Err(bad("the path is not absolute"));
         }
+        let bare = mesh_routing::without_port(authority);
+        let port = authority.strip_prefix(bare).unwrap_or_default();
+        // `a.b.` names the same host as `a.b`: neither routes nor policies may tell them apart.
+        let host = bare.strip_suffix('.').unwrap_or(bare);
         Ok(Self {
             method: request.method().clone(),
             authority: authority.to_owned(),
-            host: mesh_routing::without_port(authority).to_ascii_lowercase(),
+            judged: format!("{host}{port}"),
+            host: host.to_ascii_lowercase(),
             path: path.into_owned(),
             query: request.uri().query().map(str::to_owned),
         })
@@ -102,7 +109,7 @@ impl Head {
         header: &'a dyn Fn(&str) -> Option<String>,
     ) -> mesh_authz::Request<'a> {
         mesh_authz::Request {
-            host: &self.authority,
+            host: &self.judged,
             method: self.method.as_str(),
             path: &self.path,
             header,
@@ -158,6 +165,8 @@ mod tests {
         let head = Head::check(&request("GET", "http://A.b:81/x?y=1", &["c"])).unwrap();
         assert_eq!((&*head.authority, &*head.host), ("A.b:81", "a.b"));
         assert_eq!((&*head.path, head.query.as_deref()), ("/x", Some("y=1")));
+        let dotted = Head::check(&request("GET", "/", &["A.b.:81"])).unwrap();
+        assert_eq!((&*dotted.host, &*dotted.judged), ("a.b", "A.b:81"));
         let head = Head::check(&request("OPTIONS", "*", &["[::1]:80"])).unwrap();
         assert_eq!((&*head.host, &*head.path), ("[::1]", "*"));
     }

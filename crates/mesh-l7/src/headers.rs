@@ -58,16 +58,31 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
         .filter(|token| !token.is_empty())
 }
 
-/// The protocol an HTTP/1.1 request asks to switch to. A request with a body is none: a server
-/// could not tell where the body ends and the new protocol begins.
+/// The protocols an HTTP/1.1 request asks to switch to, as far as we tunnel them. A request with a
+/// body is none: a server could not tell where the body ends and the new protocol begins.
 pub(crate) fn upgrade_wanted<B: http_body::Body>(request: &Request<B>) -> Option<HeaderValue> {
     let upgrade = request.version() == Version::HTTP_11
         && *request.method() == Method::GET
         && request.body().is_end_stream()
         && tokens(request.headers(), &CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
-    upgrade
-        .then(|| request.headers().get(UPGRADE).cloned())
-        .flatten()
+    if !upgrade {
+        return None;
+    }
+    let tunnelled: Vec<&str> = tokens(request.headers(), &UPGRADE)
+        .filter(|protocol| !carries_http(protocol))
+        .collect();
+    let text = tunnelled.join(", ");
+    HeaderValue::try_from(text).ok().filter(|v| !v.is_empty())
+}
+
+/// Protocols that carry HTTP requests: within a tunnel no policy or route would see them, so they
+/// are not switched to (RFC 9110 section 7.8 lets a server pass the wish over). HTTP/2 is spoken by
+/// its preface, TLS where the connection begins.
+fn carries_http(protocol: &str) -> bool {
+    let name = protocol.split('/').next().unwrap_or_default();
+    ["h2c", "h2", "http", "tls"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// Asks for, or confirms, a switch of protocols.
@@ -208,6 +223,24 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["te", "trailer", "x-kept"]);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn protocols_that_would_hide_requests_are_not_switched_to() {
+        for (wish, want) in [
+            ("websocket", Some("websocket")),
+            ("h2c", None),
+            ("H2C, websocket", Some("websocket")),
+            ("TLS/1.2, HTTP/2.0", None),
+        ] {
+            let mut request = Request::new(http_body_util::Empty::<bytes::Bytes>::new());
+            *request.headers_mut() = map(&[("connection", "Upgrade"), ("upgrade", wish)]);
+            let wanted = upgrade_wanted(&request);
+            assert_eq!(
+                wanted.as_ref().map(HeaderValue::as_bytes),
+                want.map(str::as_bytes)
+            );
+        }
     }
 
     #[test]

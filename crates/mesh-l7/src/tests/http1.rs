@@ -1,6 +1,6 @@
 //! HTTP/1.1 both ways: reuse, bodies, headers, stale connections, drain.
 
-use super::support::{Body, World, dial, get, read_until, run, shop, status, talk, text};
+use super::support::{Body, dial, get, read_until, run, shop, status, talk, text};
 use crate::context::Role;
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -278,12 +278,24 @@ fn a_client_that_goes_away_is_recorded_as_such() {
     });
 }
 
+/// Two framings of one body: whichever the origin believed, it must see the same requests as we.
 #[test]
-fn a_refused_port_refuses() {
-    // The helper other tests build on.
-    run(|_| async {
-        let port = World::refusing();
-        let connect = mesh_net::connect(port, &mesh_net::ConnectOptions::default()).await;
-        assert!(connect.is_err());
+fn a_request_with_two_lengths_is_sent_with_one() {
+    run(|mut world| async move {
+        let origin = world.origin(|request| async move {
+            let headers = request.headers();
+            assert!(!headers.contains_key("content-length"));
+            assert_eq!(headers["transfer-encoding"], "chunked");
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body, "hello");
+            Response::new(text("one"))
+        });
+        world.service(&shop(), &[origin]);
+        let request = "POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 3\r\n\
+            transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n\
+            GET /smuggled HTTP/1.1\r\nhost: shop\r\n\r\n";
+        let answer = talk(world.proxy(), request).await;
+        assert!(answer.ends_with("one"), "{answer}");
+        world.record().await;
     });
 }
