@@ -34,11 +34,12 @@ struct Waypoint<'a> {
 /// The waypoints of the mesh.
 pub(super) struct Waypoints<'a> {
     objects: &'a Objects,
+    mesh: &'a Mesh,
     by_name: BTreeMap<ObjectName, Waypoint<'a>>,
 }
 
 impl<'a> Waypoints<'a> {
-    pub(super) fn new(objects: &'a Objects, mesh: &Mesh) -> Self {
+    pub(super) fn new(objects: &'a Objects, mesh: &'a Mesh) -> Self {
         let of_class = |g: &Gateway| g.spec.gateway_class_name == CLASS_WAYPOINT;
         let gateways = objects.gateways.iter().filter(|(_, g)| of_class(g));
         let by_name = gateways.map(|(name, gateway)| {
@@ -53,6 +54,7 @@ impl<'a> Waypoints<'a> {
         });
         Self {
             objects,
+            mesh,
             by_name: by_name.collect(),
         }
     }
@@ -63,6 +65,10 @@ impl<'a> Waypoints<'a> {
     }
 
     /// The waypoint of an object, and the condition that says so. `None, None`: it asks for none.
+    ///
+    /// An object that asks for a waypoint which is missing, not ready or closed to it is bound all the
+    /// same, to a name that leads nowhere: its traffic fails until the waypoint is there. Going direct
+    /// would pass by the policies that the waypoint enforces (docs/policy.md).
     pub(super) fn bound(
         &self,
         asking: Asking,
@@ -72,12 +78,12 @@ impl<'a> Waypoints<'a> {
         let Some(wanted) = self.wanted(metadata, namespace) else {
             return (None, None);
         };
-        let not = |reason, message: String| {
+        let closed = |reason, message: String| {
             let condition = Condition::new(CONDITION, false, reason, message);
-            (None, Some(condition))
+            (Some(self.service_of(&wanted)), Some(condition))
         };
         let Some(waypoint) = self.by_name.get(&wanted) else {
-            return not(
+            return closed(
                 "WaypointMissing",
                 format!("no Gateway {wanted} of class {CLASS_WAYPOINT}"),
             );
@@ -88,11 +94,12 @@ impl<'a> Waypoints<'a> {
         };
         if !serves {
             let message = format!("Gateway {wanted} is not for this kind of traffic ({LABEL_FOR})");
-            return not("UnsupportedTrafficType", message);
+            let condition = Condition::new(CONDITION, false, "UnsupportedTrafficType", message);
+            return (None, Some(condition));
         }
         if !self.allows(waypoint, &wanted, namespace) {
             let message = format!("Gateway {wanted} does not allow namespace {namespace}");
-            return not("AttachmentDenied", message);
+            return closed("AttachmentDenied", message);
         }
         match &waypoint.address {
             Some(address) => {
@@ -100,10 +107,19 @@ impl<'a> Waypoints<'a> {
                     Condition::new(CONDITION, true, "WaypointAccepted", wanted.to_string());
                 (Some(address.clone()), Some(condition))
             }
-            None => not(
+            None => closed(
                 "WaypointNotReady",
                 format!("Gateway {wanted} has neither a pod with an address nor a Service"),
             ),
+        }
+    }
+
+    /// The Service that a Gateway has or would have.
+    fn service_of(&self, gateway: &ObjectName) -> GatewayAddress {
+        let name = self.mesh.service_name(&gateway.namespace, &gateway.name);
+        GatewayAddress {
+            destination: GatewayDestination::Hostname(name),
+            hbone_port: PORT_HBONE,
         }
     }
 

@@ -106,8 +106,12 @@ fn a_service_is_bound_to_its_waypoint_by_pod_or_by_service() {
         "{}",
     );
     let orders_name = "demo/orders.demo.svc.cluster.local";
+    // Not ready is not "go direct": it leads to a name that is not there.
     let made = translated(&[WAYPOINT, &orders]);
-    assert!(made.service(orders_name).waypoint.is_none());
+    let nowhere = made.service(orders_name).waypoint.clone().unwrap();
+    assert!(
+        matches!(nowhere.destination, GatewayDestination::Hostname(n) if &*n.hostname == "waypoint.demo.svc.cluster.local")
+    );
     assert_eq!(
         made.reason("Service demo/orders", "istio.io/WaypointBound"),
         "WaypointNotReady"
@@ -167,7 +171,7 @@ fn a_waypoint_may_be_declined_missing_or_elsewhere() {
         of(", labels: {istio.io/use-waypoint: none}", &[]),
         (false, "none")
     );
-    assert_eq!(of("", &[]), (false, "WaypointMissing"));
+    assert_eq!(of("", &[]), (true, "WaypointMissing"));
     let for_workloads = WAYPOINT.replace(
         "namespace: demo}",
         "namespace: demo, labels: {istio.io/waypoint-for: workload}}",
@@ -176,7 +180,7 @@ fn a_waypoint_may_be_declined_missing_or_elsewhere() {
     let elsewhere =
         ", labels: {istio.io/use-waypoint: waypoint, istio.io/use-waypoint-namespace: infra}";
     let closed = WAYPOINT.replace("namespace: demo", "namespace: infra");
-    assert_eq!(of(elsewhere, &[&closed]), (false, "AttachmentDenied"));
+    assert_eq!(of(elsewhere, &[&closed]), (true, "AttachmentDenied"));
     let open = closed.replace(
         "protocol: HBONE}",
         "protocol: HBONE, allowedRoutes: {namespaces: {from: All}}}",
