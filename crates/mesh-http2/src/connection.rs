@@ -44,6 +44,9 @@ pub enum Role {
 /// gives commands, and after each of these writes what [`Self::transmit`] hands out. When a method
 /// returns a [`ConnectionError`], what is left to do is to transmit once more (there is a GOAWAY in
 /// it) and to close the transport.
+///
+/// The state is serialisable in order to be part of a [`Snapshot`]; it should be read back through
+/// [`Self::restore`] only, which checks it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
     role: Role,
@@ -195,11 +198,14 @@ impl Connection {
         self.goaway_sent.is_some() || self.goaway_received.is_some()
     }
 
-    /// Whether nothing is left to do but to close the transport: the connection failed or went away,
-    /// its streams have ended, and all is handed to the output.
+    /// Whether nothing is left to do but to close the transport: the connection failed or went away for
+    /// good, its streams have ended, and all is handed to the output.
     pub fn is_finished(&self) -> bool {
-        (self.failed.is_some() || (self.is_going_away() && self.streams.table.is_empty()))
-            && self.outbox.control.is_empty()
+        // After a graceful GOAWAY of ours the peer may still open streams.
+        let away = self.goaway_received.is_some()
+            || self.goaway_sent.is_some_and(|last| last < StreamId::MAX);
+        let over = self.failed.is_some() || (away && self.streams.table.is_empty());
+        over && self.outbox.control.is_empty()
     }
 
     /// Why the connection failed, if it did.
@@ -219,8 +225,7 @@ impl Connection {
 
     /// Ends the connection for an error of the peer.
     fn fail(&mut self, error: ConnectionError) {
-        let last = self.streams.highest_peer;
-        frame::put_goaway(&mut self.outbox.control, last, error.code, &[]);
+        self.put_goaway(self.last_processed(), error.code, &[]);
         self.failed = Some(error);
         let gone: Vec<StreamId> = self.streams.table.keys().copied().collect();
         for stream in gone {

@@ -27,7 +27,7 @@ pub enum Event {
     Data {
         /// The stream.
         stream: StreamId,
-        /// May be empty when `end` is set.
+        /// May be empty when `end` is set. It shares the memory of the input that it came in.
         data: Bytes,
         /// The peer will send nothing more on this stream.
         end: bool,

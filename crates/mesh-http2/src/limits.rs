@@ -52,7 +52,8 @@ pub struct Limits {
     pub pings_max: u32,
     /// Budget: SETTINGS and GOAWAY frames.
     pub settings_max: u32,
-    /// Budget: frames that are read and ignored: PRIORITY, unknown ones, late ones.
+    /// Budget: frames that are read and ignored (PRIORITY, unknown ones, late ones), and interim
+    /// responses, of which a server could send any number.
     pub ignored_frames_max: u32,
     /// Budget: WINDOW_UPDATE frames. DATA that we send earns back: four a frame, one each 64 bytes.
     pub window_updates_max: u32,

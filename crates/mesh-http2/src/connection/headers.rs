@@ -166,6 +166,9 @@ impl Connection {
             Ok(message) => message,
             Err((code, violation)) => return self.fail_stream(id, code, violation),
         };
+        if message.is_interim() {
+            self.charge(Limit::IgnoredFrames)?;
+        }
         if let Some(stream) = self.streams.table.get_mut(&id)
             && receiving == Phase::Headers
             && !message.is_interim()

@@ -74,6 +74,19 @@ impl Reader {
         (self.partial.len() >= bytes).then(|| self.partial.split())
     }
 
+    /// Takes a frame header off the input once it is there.
+    fn frame_header(&mut self, input: &mut BytesMut) -> Option<FrameHeader> {
+        if self.partial.is_empty()
+            && let Some(bytes) = input.first_chunk()
+        {
+            let header = FrameHeader::parse(*bytes);
+            input.advance(HEADER_BYTES);
+            return Some(header);
+        }
+        let bytes = self.gather(input, HEADER_BYTES)?;
+        bytes.first_chunk().copied().map(FrameHeader::parse)
+    }
+
     /// Bytes of the DATA frame that is being read, which its windows have counted.
     pub(super) fn in_frame(&self, of: Option<StreamId>) -> usize {
         match self.state {
@@ -127,12 +140,8 @@ impl Connection {
     fn step(&mut self, input: &mut BytesMut) -> Result<(), ConnectionError> {
         match self.reader.state {
             State::Preface => self.read_preface(input),
-            State::Header => match self.reader.gather(input, HEADER_BYTES) {
-                Some(bytes) => {
-                    let mut header = [0; HEADER_BYTES];
-                    header.copy_from_slice(&bytes);
-                    self.begin(FrameHeader::parse(header))
-                }
+            State::Header => match self.reader.frame_header(input) {
+                Some(header) => self.begin(header),
                 None => Ok(()),
             },
             State::Payload { header, skip } => match self.reader.gather(input, header.length) {

@@ -215,10 +215,7 @@ impl Connection {
     /// [`CommandError::ConnectionClosed`].
     pub fn goaway_final(&mut self, code: ErrorCode, debug: &[u8]) -> Result<(), CommandError> {
         self.check_open()?;
-        let highest = StreamId::new(self.streams.highest_peer);
-        let last = self
-            .goaway_sent
-            .map_or(highest, |before| before.min(highest));
+        let last = self.last_processed();
         let debug = debug
             .get(..self.limits.goaway_debug_bytes_max)
             .unwrap_or(debug);
@@ -226,7 +223,14 @@ impl Connection {
         Ok(())
     }
 
-    fn put_goaway(&mut self, last: StreamId, code: ErrorCode, debug: &[u8]) {
+    /// The last stream of the peer that was or will be looked at; it never rises once it was said.
+    pub(super) fn last_processed(&self) -> StreamId {
+        let highest = StreamId::new(self.streams.highest_peer);
+        self.goaway_sent
+            .map_or(highest, |before| before.min(highest))
+    }
+
+    pub(super) fn put_goaway(&mut self, last: StreamId, code: ErrorCode, debug: &[u8]) {
         self.goaway_sent = Some(last);
         frame::put_goaway(&mut self.outbox.control, last.value(), code, debug);
     }

@@ -93,6 +93,14 @@ fn floods_of_small_frames() {
 }
 
 #[test]
+fn interim_responses_are_bounded() {
+    let mut rig = Rig::client(Settings::default());
+    rig.connection.open_stream(&fields(POST), true).unwrap();
+    let interim = |_| headers(1, false, &[(":status", "103")]);
+    assert_eq!(flood(&mut rig, interim, Limit::IgnoredFrames), 1000);
+}
+
+#[test]
 fn late_frames_are_bounded() {
     let mut rig = serving();
     rig.connection

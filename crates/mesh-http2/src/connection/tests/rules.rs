@@ -253,6 +253,31 @@ fn our_goaway_excludes_later_streams() {
 }
 
 #[test]
+fn after_a_graceful_goaway_a_late_stream_is_still_taken() {
+    let mut rig = Rig::server(small());
+    rig.connection.goaway_graceful().unwrap();
+    rig.flush();
+    assert!(!rig.connection.is_finished());
+    rig.feed(&headers(1, true, POST)).unwrap();
+    rig.connection
+        .send_headers(first(), &fields(OK), true)
+        .unwrap();
+    rig.connection
+        .goaway_final(ErrorCode::NO_ERROR, b"")
+        .unwrap();
+    rig.flush();
+    assert!(rig.connection.is_finished());
+    // An error later does not raise what was said to be the last.
+    rig.feed(&headers(3, true, POST)).unwrap();
+    rig.frames();
+    rig.feed(&window_update(0, 0)).unwrap_err();
+    assert_eq!(
+        &rig.of_kind(FrameKind::GoAway)[0].payload[..4],
+        &1_u32.to_be_bytes()
+    );
+}
+
+#[test]
 fn the_peers_goaway_gives_unprocessed_streams_back() {
     let mut rig = Rig::client(Settings::default());
     let connect = fields(CONNECT);

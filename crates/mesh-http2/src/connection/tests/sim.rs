@@ -336,11 +336,21 @@ impl Side {
         }
     }
 
+    /// Ends our side, with trailers or without.
     fn end(&mut self, dice: &mut Dice) {
-        if let Some(stream) = self.any_stream(dice) {
-            let model = self.models.get_mut(&stream).unwrap();
-            model.end_sent |= self.connection.end_stream(stream).is_ok();
+        let Some(stream) = self.any_stream(dice) else {
+            return;
+        };
+        let model = self.models.get_mut(&stream).unwrap();
+        if !model.answered || model.end_sent {
+            return;
         }
+        let trailers = fields(&[("x-bytes", &model.accepted.to_string()), ("x-kind", "one")]);
+        let ended = match roll(dice, 2) {
+            0 => self.connection.end_stream(stream),
+            _ => self.connection.send_headers(stream, &trailers, true),
+        };
+        model.end_sent = ended.is_ok();
     }
 
     fn end_all(&mut self) {
@@ -414,8 +424,17 @@ impl Side {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Headers { stream, end, .. } => {
-                assert!(!end);
+            Event::Headers {
+                stream,
+                fields,
+                end: true,
+            } => {
+                let model = self.models.get_mut(&stream).unwrap();
+                assert!(!model.end_seen && !model.is_over());
+                assert_eq!(fields[0].value, model.received.to_string());
+                model.end_seen = true;
+            }
+            Event::Headers { stream, .. } => {
                 assert_eq!(self.client, self.models.contains_key(&stream));
                 self.models.entry(stream).or_default();
             }
