@@ -43,6 +43,8 @@ pub(crate) struct Hub {
     rejected: BTreeMap<(String, String), String>,
     gate: ReadyGate,
     changed: bool,
+    /// The first full state was there: before, what is known may lack the policies of it.
+    complete: bool,
 }
 
 impl Hub {
@@ -57,6 +59,7 @@ impl Hub {
             rejected: BTreeMap::new(),
             gate,
             changed: false,
+            complete: false,
         };
         let discovery = Discovery {
             snapshots: receiver as SnapshotReceiver,
@@ -88,9 +91,10 @@ impl Hub {
             .remove(&(type_url.to_owned(), name.to_owned()));
     }
 
-    /// Hands out what has changed since the last call.
+    /// Hands out what has changed since the last call. Nothing before the first full state: a
+    /// workload without the policies that come in another message would be open to everybody.
     pub(crate) fn publish(&mut self) {
-        if self.changed {
+        if self.changed && self.complete {
             self.changed = false;
             self.snapshots.send_replace(self.builder.snapshot());
         }
@@ -103,6 +107,7 @@ impl Hub {
 
     /// The first full state is there.
     pub(crate) fn open_gate(&mut self) {
+        self.complete = true;
         self.publish();
         self.gate.open();
     }

@@ -127,6 +127,15 @@ impl World {
         (session, first)
     }
 
+    /// As [`Self::session`], each type answered once with nothing, so that changes are published.
+    async fn settled(&mut self) -> Session {
+        let (mut session, _) = self.session().await;
+        for type_url in TYPES_L4 {
+            session.respond(response(type_url, "0", Vec::new())).await;
+        }
+        session
+    }
+
     async fn until(&mut self, condition: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         let snapshots = &mut self.discovery.snapshots;
         snapshots.wait_for(|s| condition(s)).await.unwrap().clone()
@@ -235,18 +244,38 @@ async fn readiness_waits_for_an_answer_of_each_type_even_an_empty_one() {
         (answer.response_nonce.as_str(), answer.error_detail),
         ("1", None)
     );
-    world.until(|s| has(s, "a")).await;
     assert!(!world.readiness.is_ready());
     session
         .respond(response(TYPE_AUTHORIZATION, "2", Vec::new()))
         .await;
+    world.until(|s| has(s, "a")).await;
     assert!(world.readiness.is_ready());
+}
+
+#[tokio::test]
+async fn no_workload_is_handed_out_without_the_policies_of_it() {
+    let mut world = World::start();
+    let (mut session, _) = world.session().await;
+    session
+        .respond(response(TYPE_ADDRESS, "1", vec![workload("a")]))
+        .await;
+    // The stream breaks before the policies came.
+    drop(session);
+    let (mut session, _) = world.session().await;
+    let snapshots = &world.discovery.snapshots;
+    assert!(!has(&snapshots.borrow(), "a"), "the policies are not known");
+    let policies = vec![policy(Action::Deny)];
+    session
+        .respond(response(TYPE_AUTHORIZATION, "1", policies))
+        .await;
+    let snapshot = world.until(|s| has(s, "a")).await;
+    assert_eq!(snapshot.policies().count(), 1);
 }
 
 #[tokio::test]
 async fn the_good_resources_of_a_partly_bad_response_are_applied() {
     let mut world = World::start();
-    let (mut session, _) = world.session().await;
+    let mut session = world.settled().await;
     let resources = vec![
         workload("a"),
         broken(TYPE_ADDRESS, "bad-one", vec![0xff]),
@@ -270,7 +299,7 @@ async fn the_good_resources_of_a_partly_bad_response_are_applied() {
 #[tokio::test]
 async fn state_outlives_the_stream_and_a_reconnect_tells_what_is_held() {
     let mut world = World::start();
-    let (mut session, _) = world.session().await;
+    let mut session = world.settled().await;
     let resources = vec![workload("a"), workload("b")];
     session
         .respond(response(TYPE_ADDRESS, "1", resources))
@@ -305,7 +334,7 @@ async fn state_outlives_the_stream_and_a_reconnect_tells_what_is_held() {
 #[tokio::test]
 async fn a_new_policy_that_cannot_be_read_denies_until_it_is_mended() {
     let mut world = World::start();
-    let (mut session, _) = world.session().await;
+    let mut session = world.settled().await;
     let refused = response(TYPE_AUTHORIZATION, "1", vec![broken_policy()]);
     let answer = session.respond(refused).await;
     assert!(answer.error_detail.unwrap().message.contains("action"));
@@ -331,7 +360,7 @@ async fn a_new_policy_that_cannot_be_read_denies_until_it_is_mended() {
 #[tokio::test]
 async fn a_bad_update_of_a_policy_leaves_the_old_one() {
     let mut world = World::start();
-    let (mut session, _) = world.session().await;
+    let mut session = world.settled().await;
     session
         .respond(response(
             TYPE_AUTHORIZATION,
@@ -355,7 +384,7 @@ async fn a_bad_update_of_a_policy_leaves_the_old_one() {
 #[tokio::test]
 async fn a_name_may_turn_from_workload_to_service() {
     let mut world = World::start();
-    let (mut session, _) = world.session().await;
+    let mut session = world.settled().await;
     session
         .respond(response(TYPE_ADDRESS, "1", vec![workload("demo/x")]))
         .await;
@@ -372,7 +401,7 @@ async fn a_name_may_turn_from_workload_to_service() {
 #[tokio::test]
 async fn a_type_not_asked_for_is_taken_as_read() {
     let mut world = World::start();
-    let (mut session, _) = world.session().await;
+    let mut session = world.settled().await;
     let odd = response("type.googleapis.com/odd", "1", vec![workload("a")]);
     let answer = session.respond(odd).await;
     assert_eq!(answer.error_detail, None);
