@@ -20,7 +20,8 @@ impl fmt::Display for NetworkAddress {
     }
 }
 
-/// A range of addresses. A v4 range never holds a v6 address nor the reverse.
+/// A range of addresses. A v4 range never holds a v6 address nor the reverse. A range of IPv4-mapped
+/// addresses (`::ffff:10.0.0.0/104`) is the v4 range it stands for, as such addresses count as v4.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cidr {
     address: IpAddr,
@@ -42,21 +43,30 @@ impl Cidr {
         if prefix_length > max {
             return Err(ParseCidrError(format!("{address}/{prefix_length}")));
         }
-        Ok(Self {
-            address,
-            prefix_length,
-        })
+        Ok(
+            match (address.to_canonical(), prefix_length.checked_sub(96)) {
+                (v4 @ IpAddr::V4(_), Some(prefix_length)) if address.is_ipv6() => Self {
+                    address: v4,
+                    prefix_length,
+                },
+                _ => Self {
+                    address,
+                    prefix_length,
+                },
+            },
+        )
     }
 
     /// The range of one address.
     pub fn host(address: IpAddr) -> Self {
+        let address = address.to_canonical();
         Self {
             address,
             prefix_length: if address.is_ipv4() { 32 } else { 128 },
         }
     }
 
-    /// The address as written.
+    /// The address as written, of a mapped one the v4 address.
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -127,6 +137,20 @@ mod tests {
         let six: Cidr = "fd00:1::/32".parse().unwrap();
         assert!(six.contains("fd00:1:ffff::1".parse().unwrap()));
         assert!(!six.contains("fd00:2::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_range_of_mapped_addresses_is_the_v4_range() {
+        let range: Cidr = "::ffff:10.0.0.0/104".parse().unwrap();
+        assert_eq!(range, "10.0.0.0/8".parse().unwrap());
+        assert!(range.contains("10.1.1.1".parse().unwrap()));
+        let one: Cidr = "::ffff:10.0.0.1".parse().unwrap();
+        assert_eq!(one, Cidr::host("10.0.0.1".parse().unwrap()));
+        assert_eq!(one, Cidr::host("::ffff:10.0.0.1".parse().unwrap()));
+        assert!(one.contains("::ffff:10.0.0.1".parse().unwrap()));
+        // Wider than all mapped addresses: a v6 range.
+        let wide: Cidr = "::ffff:0:0/95".parse().unwrap();
+        assert!(!wide.contains("10.0.0.1".parse().unwrap()));
     }
 
     #[test]
