@@ -106,13 +106,18 @@ impl Regex {
     /// # Errors
     /// When it does not parse, or its program would pass 64 KiB.
     pub fn new(source: &str) -> Result<Self, RegexError> {
-        let compiled = regex::RegexBuilder::new(&format!("^(?:{source})$"))
-            .size_limit(64 * 1024)
-            .build()
-            .map_err(|e| RegexError {
-                pattern: source.chars().take(128).collect(),
-                why: e.to_string(),
-            })?;
+        let compile = |text: &str| {
+            regex::RegexBuilder::new(text)
+                .size_limit(64 * 1024)
+                .build()
+                .map_err(|e| RegexError {
+                    pattern: source.chars().take(128).collect(),
+                    why: e.to_string(),
+                })
+        };
+        // By itself first: `a)|(b` is none, but closes the group that anchors it.
+        compile(source)?;
+        let compiled = compile(&format!("^(?:{source})$"))?;
         Ok(Self {
             source: source.into(),
             compiled,
@@ -175,6 +180,9 @@ mod tests {
         assert!(Regex::new("/v[0-9]+").unwrap().matches("/v12"));
         assert!(!Regex::new("/v[0-9]+").unwrap().matches("/v12/x"));
         assert!(Regex::new("(").is_err());
+        for escaping in ["/a)|(?:/b", "/a)|.*|(/b", "/a)(?:/b"] {
+            assert!(Regex::new(escaping).is_err(), "{escaping} was taken");
+        }
         assert!(Regex::new("(a{1000}){1000}").is_err());
     }
 }
