@@ -103,10 +103,15 @@ fn body_name(mut body: Reader<'_>) -> Option<Option<String>> {
         let mut names = Reader(Reader(data).vector(2)?);
         let kind = names.number(1)?;
         let name = std::str::from_utf8(names.vector(2)?).ok()?;
-        if kind != usize::from(HOST_NAME) || name.is_empty() || name.len() > 255 {
+        if kind != usize::from(HOST_NAME) || name.len() > 255 {
             return None;
         }
         let name = name.strip_suffix('.').unwrap_or(name);
+        // A DNS name in ASCII (RFC 6066 section 3), which is looked up, logged and told to others.
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if name.is_empty() || !name.bytes().all(plain) {
+            return None;
+        }
         return Some(Some(name.to_ascii_lowercase()));
     }
     Some(None)
@@ -200,6 +205,14 @@ mod tests {
         }
         let none = records(&hello(None), 4096);
         assert_eq!(server_name(&none), ClientHello::Complete(None));
+    }
+
+    #[test]
+    fn what_is_no_dns_name_is_refused() {
+        for name in ["", ".", "a b", "a\n{}", "a\0.b", "b\u{fc}ro.example", "a/b"] {
+            let bytes = records(&hello(Some(name)), 4096);
+            assert_eq!(server_name(&bytes), ClientHello::Invalid, "{name:?}");
+        }
     }
 
     #[test]
