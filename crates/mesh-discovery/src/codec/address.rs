@@ -327,8 +327,8 @@ fn ports(
 }
 
 fn service(cx: &Context<'_>, s: wire::Service) -> Result<Service, DecodeError> {
-    cx.required("namespace", &s.namespace)?;
-    cx.required("hostname", &s.hostname)?;
+    cx.key_part("namespace", &s.namespace)?;
+    cx.key_part("hostname", &s.hostname)?;
     // Read only to refuse values that a newer control plane may give a meaning we do not know.
     cx.known::<wire::IpFamilies>("ip_families", s.ip_families)?;
     cx.known::<wire::Visibility>("visibility", s.visibility)?;

@@ -111,8 +111,8 @@ pub(super) fn decode(
     let groups = p.groups.iter().enumerate();
     Ok(AuthorizationPolicy {
         name: ObjectName::new(
-            cx.required("namespace", &p.namespace)?,
-            cx.required("name", &p.name)?,
+            cx.key_part("namespace", &p.namespace)?,
+            cx.key_part("name", &p.name)?,
         ),
         scope: scope(p.scope).ok_or_else(|| unknown("scope", p.scope))?,
         action: match cx.known("action", p.action)? {

@@ -42,6 +42,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// A part of the resource's key, which joins them with slashes: a slash inside of one would make
+    /// the key that of another resource, or of none, so that it could not be removed again.
+    pub(super) fn key_part<'t>(&self, field: &str, text: &'t str) -> Result<&'t str, DecodeError> {
+        if text.contains('/') {
+            return Err(self.bad(field, format!("'{text}' holds a slash")));
+        }
+        self.required(field, text)
+    }
+
     /// A text of a given form.
     pub(super) fn parse<T>(&self, field: impl Display, text: &str) -> Result<T, DecodeError>
     where
@@ -64,12 +73,12 @@ impl<'a> Context<'a> {
         self.port(field, number).map(|p| (p != 0).then_some(p))
     }
 
-    /// An address of 4 or 16 bytes.
+    /// An address of 4 or 16 bytes; an IPv4-mapped one is the v4 address, as traffic is looked up by it.
     pub(super) fn ip(&self, field: impl Display, bytes: &[u8]) -> Result<IpAddr, DecodeError> {
         if let Ok(four) = <[u8; 4]>::try_from(bytes) {
             Ok(four.into())
         } else if let Ok(sixteen) = <[u8; 16]>::try_from(bytes) {
-            Ok(sixteen.into())
+            Ok(IpAddr::from(sixteen).to_canonical())
         } else {
             let why = format!("an address has 4 or 16 bytes, this one has {}", bytes.len());
             Err(self.bad(field, why))

@@ -130,8 +130,8 @@ pub(super) fn decode(
     let rules = p.rules.iter().enumerate();
     Ok(AuthorizationPolicy {
         name: ObjectName::new(
-            cx.required("namespace", &p.namespace)?,
-            cx.required("name", &p.name)?,
+            cx.key_part("namespace", &p.namespace)?,
+            cx.key_part("name", &p.name)?,
         ),
         scope: scope(p.scope).ok_or_else(unknown)?,
         action: match cx.known("action", p.action)? {

@@ -48,10 +48,10 @@ pub(super) fn decode(
     Ok(GatewayListener {
         key: ListenerKey {
             gateway: ObjectName::new(
-                cx.required("namespace", &l.namespace)?,
-                cx.required("gateway", &l.gateway)?,
+                cx.key_part("namespace", &l.namespace)?,
+                cx.key_part("gateway", &l.gateway)?,
             ),
-            name: cx.required("name", &l.name)?.into(),
+            name: cx.key_part("name", &l.name)?.into(),
         },
         port: port.ok_or_else(|| cx.bad("port", "is required"))?,
         protocol: match cx.known("protocol", l.protocol)? {

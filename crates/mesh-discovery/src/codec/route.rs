@@ -87,8 +87,8 @@ fn name(
 ) -> Result<RouteRuleName, DecodeError> {
     Ok(RouteRuleName {
         route: ObjectName::new(
-            cx.required("namespace", namespace)?,
-            cx.required("name", name)?,
+            cx.key_part("namespace", namespace)?,
+            cx.key_part("name", name)?,
         ),
         rule: u16::try_from(rule).map_err(|e| cx.bad("rule", e))?,
     })

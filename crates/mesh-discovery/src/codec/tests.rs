@@ -606,6 +606,49 @@ fn a_policy_is_refused_where_dropping_an_entry_would_widen_it() {
 }
 
 #[test]
+fn a_part_of_a_key_holds_no_slash() {
+    let mut policy = wire_policy(|_| ());
+    policy.name = "p/q".into();
+    assert!(refusal(TYPE_AUTHORIZATION, &policy).contains("name"));
+    let service = wire::Service {
+        namespace: "ns".into(),
+        hostname: "a/b".into(),
+        ..wire::Service::default()
+    };
+    let service = wire::Address {
+        r#type: Some(wire::address::Type::Service(service)),
+    };
+    assert!(refusal(TYPE_ADDRESS, &service).contains("hostname"));
+    let route = config::TcpRouteRule {
+        namespace: "n/s".into(),
+        name: "r".into(),
+        ..config::TcpRouteRule::default()
+    };
+    assert!(refusal(TYPE_TCP_ROUTE, &route).contains("namespace"));
+}
+
+#[test]
+fn a_mapped_address_is_the_v4_address() {
+    let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+    let IpAddr::V6(mapped) = mapped else {
+        panic!("not mapped");
+    };
+    let workload = wire::Workload {
+        uid: "u".into(),
+        addresses: vec![mapped.octets().to_vec()],
+        ..wire::Workload::default()
+    };
+    let address = wire::Address {
+        r#type: Some(wire::address::Type::Workload(workload)),
+    };
+    let decoded = decode(TYPE_ADDRESS, "u", &address.encode_to_vec()).unwrap();
+    let Resource::Workload(workload) = decoded else {
+        panic!("no workload");
+    };
+    assert_eq!(workload.addresses, [IpAddr::from([10, 0, 0, 1])]);
+}
+
+#[test]
 fn an_unreadable_policy_denies_where_the_bad_one_would_have_applied() {
     let mut bad = wire_policy(|m| m.principals = vec![security::StringMatch::default()]);
     bad.scope = security::Scope::Global.into();

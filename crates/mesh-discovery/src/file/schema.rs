@@ -271,8 +271,8 @@ struct YamlAccount {
 fn workload(y: YamlWorkload) -> Result<Workload, String> {
     let mut w = Workload::new("", &y.namespace, &y.name);
     let uid = || format!("local//Pod/{}/{}", y.namespace, y.name);
-    w.uid = WorkloadUid(y.uid.unwrap_or_else(uid).into());
-    w.addresses = y.workload_ips;
+    w.uid = WorkloadUid(y.uid.filter(|u| !u.is_empty()).unwrap_or_else(uid).into());
+    w.addresses = y.workload_ips.iter().map(IpAddr::to_canonical).collect();
     w.hostname = y.hostname.filter(|h| !h.is_empty()).map(Arc::from);
     w.network = y.network.into();
     w.protocol = match y.protocol {
@@ -303,7 +303,7 @@ fn workload(y: YamlWorkload) -> Result<Workload, String> {
     w.native_tunnel = y.native_tunnel;
     w.application_tunnel = y.application_tunnel.map(|t| ApplicationTunnel {
         proxy_protocol: matches!(t.protocol, YamlTunnelProtocol::Proxy),
-        port: t.port,
+        port: t.port.filter(|p| *p != 0),
     });
     for (key, list) in y.services {
         let name: ServiceName = key.parse().map_err(|e| format!("services: {e}"))?;
@@ -370,12 +370,16 @@ fn gateway(field: &str, y: Option<YamlGateway>) -> Result<Option<GatewayAddress>
     };
     Ok(Some(GatewayAddress {
         destination,
-        hbone_port: y.hbone_mtls_port.unwrap_or(PORT_HBONE),
+        hbone_port: y.hbone_mtls_port.filter(|p| *p != 0).unwrap_or(PORT_HBONE),
     }))
 }
 
 fn service(y: YamlService) -> Result<Service, String> {
-    let mut s = Service::new(ServiceName::new(y.namespace, &y.hostname), &y.name);
+    // Read, not made: a slash in a part would make the key that of another service, or of none.
+    let name: ServiceName = format!("{}/{}", y.namespace, y.hostname)
+        .parse()
+        .map_err(|e| format!("namespace, hostname: {e}"))?;
+    let mut s = Service::new(name, &y.name);
     for vip in &y.vips {
         s.vips.push(network_address("vips", vip)?);
     }
@@ -431,8 +435,11 @@ fn policy(y: YamlPolicy) -> Result<AuthorizationPolicy, String> {
             clauses: clauses.collect::<Result<_, String>>()?,
         })
     };
+    let name: ObjectName = format!("{}/{}", y.namespace, y.name)
+        .parse()
+        .map_err(|e| format!("namespace, name: {e}"))?;
     Ok(AuthorizationPolicy {
-        name: ObjectName::new(y.namespace, y.name),
+        name,
         scope: match y.scope {
             YamlPolicyScope::Global => PolicyScope::Global,
             YamlPolicyScope::Namespace => PolicyScope::Namespace,

@@ -92,6 +92,28 @@ fn mistakes_are_named() {
         "uid: cluster1//v1/Pod/default/local\n  name: plain",
     );
     assert!(error.contains("twice"), "{error}");
+    // Their keys could not be told from others, nor be removed.
+    let error = with("hostname: example.com", "hostname: example.com/x");
+    assert!(error.contains("hostname"), "{error}");
+    let error = with("name: only-a", "name: only/a");
+    assert!(error.contains("only/a"), "{error}");
+}
+
+#[test]
+fn zero_and_empty_mean_what_they_mean_on_the_wire() {
+    let text = FILE
+        .replace("hboneMtlsPort: 15008", "hboneMtlsPort: 0")
+        .replace("uid: cluster1//v1/Pod/default/local", "uid: \"\"")
+        .replace("127.0.0.2", "::ffff:127.0.0.2");
+    let resources = schema::parse(&text).unwrap();
+    let (Resource::Workload(local), Resource::Workload(plain)) = (&resources[0], &resources[1])
+    else {
+        panic!("no workloads");
+    };
+    let waypoint = local.waypoint.as_ref().unwrap();
+    assert_eq!(waypoint.hbone_port, mesh_model::PORT_HBONE);
+    assert_eq!(&*local.uid.0, "local//Pod/default/local");
+    assert_eq!(plain.address(), Some([127, 0, 0, 2].into()));
 }
 
 #[tokio::test]
