@@ -32,7 +32,7 @@ pub(super) fn translate(rule: &Rule, namespace: &str) -> Result<Translated, Stri
     if !rule.to.is_empty() {
         let mut matches = Vec::new();
         for to in &rule.to {
-            matches.push(operation(&to.operation)?);
+            matches.push(operation(&to.operation, &mut unsupported)?);
         }
         clauses.push(PolicyClause { matches });
     }
@@ -81,10 +81,21 @@ fn source(
     })
 }
 
-fn operation(operation: &Operation) -> Result<PolicyMatch, String> {
+fn operation(operation: &Operation, unsupported: &mut Vec<String>) -> Result<PolicyMatch, String> {
     if *operation == Operation::default() {
         return Err("to.operation: at least one field is required".into());
     }
+    let mut paths = |field: &str, list: &[String]| {
+        if list.iter().any(|path| is_template(path)) {
+            unsupported.push(format!("operation.{field} with a path template"));
+            return Vec::new();
+        }
+        texts(list)
+    };
+    let (with, without) = (
+        paths("paths", &operation.paths),
+        paths("notPaths", &operation.not_paths),
+    );
     Ok(PolicyMatch {
         // Hosts are compared in lower case (interop/authz.md section 1).
         hosts: lower(&operation.hosts),
@@ -93,10 +104,16 @@ fn operation(operation: &Operation) -> Result<PolicyMatch, String> {
         not_destination_ports: ports("notPorts", &operation.not_ports)?,
         methods: texts(&operation.methods),
         not_methods: texts(&operation.not_methods),
-        paths: texts(&operation.paths),
-        not_paths: texts(&operation.not_paths),
+        paths: with,
+        not_paths: without,
         ..PolicyMatch::default()
     })
+}
+
+/// Whether a path is a template of Istio's, `/a/{*}/b` or `/a/{**}`. Taken for a plain text it would
+/// match no path there is, and a DENY would deny nothing.
+fn is_template(path: &str) -> bool {
+    path.contains("{*}") || path.contains("{**}")
 }
 
 fn condition(
@@ -136,8 +153,16 @@ fn condition(
             m.not_destination_ports = ports(&field, not_values)?;
         }
         key => match header_name(key) {
+            // The authority has no case, and is compared in lower case.
+            Some(name) if name == "host" || name == ":authority" => {
+                m.headers.push(HeaderCondition {
+                    name: name.into(),
+                    values: lower(values),
+                    not_values: lower(not_values),
+                });
+            }
             Some(name) => m.headers.push(HeaderCondition {
-                name: name.to_ascii_lowercase().into(),
+                name: name.into(),
                 values: texts(values),
                 not_values: texts(not_values),
             }),
@@ -147,10 +172,17 @@ fn condition(
     Ok(m)
 }
 
-/// `request.headers[name]`.
-fn header_name(key: &str) -> Option<&str> {
+/// `request.headers[name]`, in lower case; `None` for a name that no request can carry. Of HTTP/2's
+/// pseudo headers those count that a request has on either version.
+fn header_name(key: &str) -> Option<String> {
     let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
-    (!name.is_empty()).then_some(name)
+    let name = name.to_ascii_lowercase();
+    // RFC 9110 section 5.6.2, token.
+    let is_token = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    (is_token || [":authority", ":method", ":path"].contains(&name.as_str())).then_some(name)
 }
 
 /// The rule as far as L4 can check it. `None`: the rule is left out.

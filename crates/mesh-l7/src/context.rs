@@ -202,3 +202,10 @@ pub struct ConnectionContext {
     /// of other certificates is answered 421.
     pub server_name: Option<Arc<str>>,
 }
+
+impl ConnectionContext {
+    /// Whether it is for the application beside us and came without a proven identity.
+    pub(crate) fn is_unproven_inbound(&self) -> bool {
+        matches!(self.scope, OwnedScope::App { .. }) && self.source.identity.is_none()
+    }
+}

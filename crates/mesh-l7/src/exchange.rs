@@ -301,6 +301,9 @@ impl Downstream {
         if let Role::Edge { secure } = self.context.role {
             headers::set_edge(headers, self.context.peer_address.ip(), secure);
         }
+        if self.context.is_unproven_inbound() {
+            headers::remove_client_cert(headers);
+        }
         let new_id = headers::ensure_request_id(headers, &mut self.shared.dice.borrow_mut());
         if let Some(id) = new_id {
             guard.record(|record| record.set_request_id(id));

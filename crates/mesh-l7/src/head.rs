@@ -116,13 +116,28 @@ impl Head {
         }
     }
 
-    /// Writes authority, path and version into a request, in the form the upstream's version wants.
-    pub(crate) fn write<B>(&self, request: &mut Request<B>, http2: bool) -> Result<(), Failure> {
-        let text = match &self.query {
+    /// What of the head a policy may name as a header, whichever version brought it: `Host` is no
+    /// header of HTTP/2, and in HTTP/1.1 it may differ from the target, which decides.
+    pub(crate) fn as_header(&self, name: &str) -> Option<String> {
+        match name {
+            "host" | ":authority" => Some(self.judged.to_ascii_lowercase()),
+            ":method" => Some(self.method.as_str().to_owned()),
+            ":path" => Some(self.target()),
+            _ => None,
+        }
+    }
+
+    /// Path and query.
+    fn target(&self) -> String {
+        match &self.query {
             Some(query) => format!("{}?{query}", self.path),
             None => self.path.clone(),
-        };
-        let path = PathAndQuery::try_from(text).map_err(|_| bad("malformed path"))?;
+        }
+    }
+
+    /// Writes authority, path and version into a request, in the form the upstream's version wants.
+    pub(crate) fn write<B>(&self, request: &mut Request<B>, http2: bool) -> Result<(), Failure> {
+        let path = PathAndQuery::try_from(self.target()).map_err(|_| bad("malformed path"))?;
         let mut parts = http::uri::Parts::default();
         parts.path_and_query = Some(path);
         if http2 {

@@ -144,6 +144,12 @@ pub(crate) fn set_edge(headers: &mut HeaderMap, peer: IpAddr, secure: bool) {
     }
     let scheme = if secure { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    remove_client_cert(headers);
+}
+
+/// Takes off what a client that has proven nothing claims about a certificate: applications take
+/// it for the word of a proxy.
+pub(crate) fn remove_client_cert(headers: &mut HeaderMap) {
     headers.remove(X_FORWARDED_CLIENT_CERT);
 }
 

@@ -82,7 +82,10 @@ fn decide(
     head: &Head,
     headers: &HeaderMap,
 ) -> Decision {
-    let lookup = |name: &str| headers::joined(headers, name);
+    let lookup = |name: &str| match head.as_header(name) {
+        Some(value) => Some(value),
+        None => headers::joined(headers, name),
+    };
     let connection = Connection {
         identity: context.source.identity.as_ref(),
         source_ip: context.peer_address.ip(),

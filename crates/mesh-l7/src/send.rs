@@ -142,7 +142,9 @@ impl Sending<'_> {
     }
 }
 
-/// A limit of zero is no limit (GEP-1742).
+/// A limit of zero is no limit (GEP-1742), and one past the end of time neither.
 fn limit(from: Instant, within: Option<Duration>) -> Option<Instant> {
-    within.filter(|d| !d.is_zero()).map(|d| from + d)
+    within
+        .filter(|d| !d.is_zero())
+        .and_then(|d| from.checked_add(d))
 }

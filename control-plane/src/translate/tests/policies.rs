@@ -198,6 +198,47 @@ fn conditions_nobody_can_check_make_allow_void_and_deny_wider() {
 }
 
 #[test]
+fn a_condition_that_can_never_match_does_not_make_a_deny_void() {
+    for (rule, what) in [
+        ("{to: [{operation: {paths: [/ok, \"/a/{*}/b\"]}}]}", "paths"),
+        ("{to: [{operation: {notPaths: [\"/a/{**}\"]}}]}", "notPaths"),
+        (
+            "{when: [{key: \"request.headers[:scheme]\", values: [http]}]}",
+            ":scheme",
+        ),
+        (
+            "{when: [{key: \"request.headers[x y]\", values: [a]}]}",
+            "x y",
+        ),
+    ] {
+        let made = translated(&[
+            &authorization("allow", &format!("{{rules: [{rule}]}}")),
+            &authorization("deny", &format!("{{action: DENY, rules: [{rule}]}}")),
+        ]);
+        assert!(made.http_policy("demo/allow").unwrap().rules.is_empty());
+        let deny = &made.http_policy("demo/deny").unwrap().rules;
+        assert!(deny[0].clauses.is_empty(), "{rule}: it denies without it");
+        let told = made.conditions("AuthorizationPolicy demo/deny", "Enforced");
+        assert!(told[0].message.contains(what), "{told:?}");
+    }
+}
+
+#[test]
+fn the_authority_may_be_named_as_a_header_and_has_no_case() {
+    for header in ["Host", ":authority"] {
+        let when = format!(
+            "{{rules: [{{when: [{{key: \"request.headers[{header}]\", values: [Shop.Example]}}]}}]}}"
+        );
+        let made = translated(&[&authorization("p", &when)]);
+        let rule = &made.http_policy("demo/p").unwrap().rules[0];
+        let condition = &rule.clauses[0].matches[0].headers[0];
+        assert_eq!(*condition.name, *header.to_ascii_lowercase());
+        let value = StringMatch::Exact("shop.example".into());
+        assert_eq!(condition.values, [value]);
+    }
+}
+
+#[test]
 fn a_policy_that_cannot_be_read_denies_where_it_would_have_applied() {
     for (spec, word) in [
         (

@@ -7,8 +7,8 @@ use http::Response;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use mesh_model::{
-    Action, AppProtocol, AuthorizationPolicy, ObjectName, PolicyClause, PolicyMatch, PolicyRule,
-    PolicyScope, Resource, StringMatch, Workload, WorkloadUid,
+    Action, AppProtocol, AuthorizationPolicy, HeaderCondition, ObjectName, PolicyClause,
+    PolicyMatch, PolicyRule, PolicyScope, Resource, StringMatch, Workload, WorkloadUid,
 };
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,10 +29,24 @@ fn sidecar_of(world: &mut World, app: SocketAddr) {
 }
 
 fn deny(path: &str) -> Resource {
-    let field = PolicyMatch {
+    deny_where(PolicyMatch {
         paths: vec![StringMatch::from_pattern(path)],
         ..PolicyMatch::default()
-    };
+    })
+}
+
+fn deny_header(name: &str, value: &str) -> Resource {
+    deny_where(PolicyMatch {
+        headers: vec![HeaderCondition {
+            name: name.into(),
+            values: vec![StringMatch::from_pattern(value)],
+            not_values: Vec::new(),
+        }],
+        ..PolicyMatch::default()
+    })
+}
+
+fn deny_where(field: PolicyMatch) -> Resource {
     Resource::HttpPolicy(Arc::new(AuthorizationPolicy {
         name: ObjectName::new("demo", "no-admin"),
         scope: PolicyScope::Namespace,
@@ -65,6 +79,55 @@ fn a_denied_request_is_403_and_names_its_policy() {
         assert_eq!(records[0]["reason"], "policy_denied");
         assert_eq!(records[0]["policy"], "demo/no-admin");
         assert_eq!(records[3]["reason"], "ok");
+    });
+}
+
+#[test]
+fn a_policy_may_name_parts_of_the_head_as_headers() {
+    run(|mut world| async move {
+        let app = world.origin(|_| async { Response::new(text("app")) });
+        sidecar_of(&mut world, app);
+        let proxy = world.proxy();
+        let requests = [
+            "GET /admin?x=1 HTTP/1.1\r\nhost: Shop.Example.\r\n\r\n",
+            "GET http://shop.example/admin?x=1 HTTP/1.1\r\nhost: other\r\n\r\n",
+        ];
+        for (name, value) in [
+            (":authority", "shop.example"),
+            ("host", "shop.example"),
+            (":path", "/admin?x=*"),
+            (":method", "GET"),
+        ] {
+            world.put(deny_header(name, value));
+            for request in requests {
+                let mut client = dial(proxy).await;
+                client.write_all(request.as_bytes()).await.unwrap();
+                let head = read_until(&mut client, "\r\n\r\n").await;
+                assert_eq!(status(&head), 403, "{name} {request}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_without_identity_claims_no_certificate() {
+    run(|mut world| async move {
+        let app = world.origin(|request| async move {
+            let claimed = request.headers().contains_key("x-forwarded-client-cert");
+            Response::new(text(if claimed { "claimed" } else { "nothing" }))
+        });
+        sidecar_of(&mut world, app);
+        let request = "GET / HTTP/1.1\r\nhost: app\r\nconnection: close\r\n\
+            x-forwarded-client-cert: URI=spiffe://cluster.local/ns/demo/sa/admin\r\n\r\n";
+        for (identity, told) in [
+            (None, "nothing"),
+            (Some("spiffe://cluster.local/ns/demo/sa/a"), "claimed"),
+        ] {
+            world.context.source.identity = identity.map(|id| id.parse().unwrap());
+            let mut client = dial(world.proxy()).await;
+            client.write_all(request.as_bytes()).await.unwrap();
+            read_until(&mut client, told).await;
+        }
     });
 }
 
