@@ -59,6 +59,9 @@ pub fn waypoint_policies(snapshot: &Snapshot, me: &Workload, target: &WaypointTa
 /// The policies of an ingress gateway: those whose `targetRefs` name it or its class, and those that
 /// select its workload. What PeerAuthentication was turned into is left out: it says how members of
 /// the mesh may be reached by each other, and a gateway's clients are not members.
+///
+/// Of a workload that is not known only the policies that list it are unknown: those of its
+/// namespace and of the mesh apply all the same.
 pub fn gateway_policies(
     snapshot: &Snapshot,
     gateway: &ObjectName,
@@ -67,14 +70,16 @@ pub fn gateway_policies(
     let (namespace, name) = (&gateway.namespace, &gateway.name);
     let mut set = snapshot.http_policies_for_target("Gateway", namespace, name);
     extend_classes(snapshot, &mut set, &GATEWAY_CLASSES);
-    if let Some(workload) = workload {
-        let mut own = sidecar_policies(snapshot, workload);
-        own.policies
-            .retain(|p| !is_from_peer_authentication(&p.name));
-        own.missing
-            .retain(|name| !is_from_peer_authentication(name));
-        extend(&mut set, own);
-    }
+    let unknown = || Workload::new("", namespace, "");
+    let mut own = match workload {
+        Some(workload) => sidecar_policies(snapshot, workload),
+        None => sidecar_policies(snapshot, &unknown()),
+    };
+    own.policies
+        .retain(|p| !is_from_peer_authentication(&p.name));
+    own.missing
+        .retain(|name| !is_from_peer_authentication(name));
+    extend(&mut set, own);
     set
 }
 

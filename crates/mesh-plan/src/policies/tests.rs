@@ -96,18 +96,25 @@ fn a_gateway_has_those_that_name_it_or_select_its_workload() {
         targeting("b", "Gateway", "demo", "wp"),
         targeting("c", "GatewayClass", "", "strata"),
     ];
-    all.push(Resource::HttpPolicy(Arc::new(policy(
-        "all",
-        PolicyScope::Namespace,
-        1,
-    ))));
+    for (short, scope) in [
+        ("all", PolicyScope::Namespace),
+        ("mesh", PolicyScope::Global),
+    ] {
+        all.push(Resource::HttpPolicy(Arc::new(policy(short, scope, 1))));
+    }
     let snapshot = mesh(all);
     let gateway = ObjectName::new("demo", "edge");
     let set = gateway_policies(&snapshot, &gateway, Some(&pod("edge", 8)));
-    assert_eq!(names(&set), ["a", "c", "all"]);
+    assert_eq!(names(&set), ["a", "c", "all", "mesh"]);
+    // Before the gateway's own pod is known, what applies to all of its namespace does already.
     assert_eq!(
         names(&gateway_policies(&snapshot, &gateway, None)),
-        ["a", "c"]
+        ["a", "c", "all", "mesh"]
+    );
+    let elsewhere = ObjectName::new("other", "edge");
+    assert_eq!(
+        names(&gateway_policies(&snapshot, &elsewhere, None)),
+        ["c", "mesh"]
     );
 }
 
