@@ -11,8 +11,10 @@ use std::sync::Arc;
 /// section 7): to the waypoint in front of it, else to an endpoint of the service, else to the
 /// workload, else, when nothing is known of the address, there as it is.
 ///
-/// Where an address is both a workload's and a service's, the workload tells whether a waypoint
-/// stands in front, and the service which endpoint is used.
+/// Where an address is both a workload's and a service's, the waypoint of the workload stands in
+/// front, or else that of the service, and the service tells which endpoint is used. Istio asks the
+/// workload alone; a waypoint that the user put before an outside service, whose address is often
+/// that of its endpoint, would be passed by.
 ///
 /// # Errors
 /// [`mesh_model::Reason::NoWaypoint`] when the destination's waypoint is unknown or has no endpoint;
@@ -28,9 +30,9 @@ pub fn outbound(
     let workload = snapshot.workload_at(&client.network, ip);
     let service = snapshot.service_at(&client.network, ip, &client.namespace);
     let at = match (workload, service) {
-        (Some(workload), _) => workload.waypoint.as_ref(),
-        (None, Some(service)) => waypoint::of_service(service, dice),
-        (None, None) => None,
+        (Some(workload), _) if workload.waypoint.is_some() => workload.waypoint.as_ref(),
+        (_, Some(service)) => waypoint::of_service(service, dice),
+        (_, None) => None,
     };
     if let Some(at) = at.filter(|at| !is_caller(snapshot, client, at)) {
         let asked = Asked {

@@ -5,7 +5,9 @@ use crate::testing::{
     at, behind, by_name, client, ip, mesh, name, pod, port, s, service, vip, w, wp,
 };
 use crate::{SidecarPlan, sidecar_destination};
-use mesh_model::{Health, NetworkAddress, Reason, Resource, SpiffeId, WeightedWaypoint, Workload};
+use mesh_model::{
+    Health, NetworkAddress, Reason, Resource, SnapshotBuilder, SpiffeId, WeightedWaypoint, Workload,
+};
 
 fn frontend() -> Workload {
     pod("frontend", 1)
@@ -157,6 +159,41 @@ fn a_waypoint_may_be_named_by_address() {
         assert_eq!(target.address, at(ip(9), port));
         assert_eq!(target.transport, hbone("10.96.0.1:80", &["wp"]));
     }
+}
+
+#[test]
+fn a_service_waypoint_is_not_passed_by_where_the_address_is_the_endpoints_own() {
+    let mut outside = service("outside", 1);
+    outside.vips = vec![("".into(), mesh_model::Cidr::host(ip(2)))];
+    outside.waypoint = Some(by_name("wp"));
+    let endpoint = behind(pod("outside-1", 2), &["outside"]);
+    let mut all = vec![s(outside), w(endpoint.clone())];
+    all.extend(wp());
+    let target = plan(all.clone(), at(ip(2), 80)).unwrap();
+    assert_eq!(target.kind, TargetKind::Waypoint);
+    assert_eq!(target.transport, hbone("10.0.0.2:80", &["wp"]));
+    // The waypoint takes it for the service's, and goes direct itself.
+    let snapshot = mesh(all);
+    let me = snapshot.workload_at("", ip(9)).unwrap();
+    let asked = crate::Authority::Address(at(ip(2), 80));
+    let served = crate::waypoint(&snapshot, me, &asked).unwrap();
+    assert!(matches!(
+        served,
+        crate::WaypointTarget::Service { port: 80, .. }
+    ));
+    let dice = &mut Dice::seeded(1);
+    let direct = outbound(&snapshot, &client(me), at(ip(2), 80), dice).unwrap();
+    assert_eq!(direct.kind, TargetKind::Endpoint);
+    // Its own waypoint comes first where it has one.
+    let mut bound = endpoint;
+    bound.waypoint = Some(by_name("other"));
+    let mut builder = SnapshotBuilder::new();
+    for resource in snapshot.resources().into_iter().chain([w(bound)]) {
+        builder.upsert(resource);
+    }
+    let from = client(&frontend());
+    let refused = outbound(&builder.snapshot(), &from, at(ip(2), 80), dice).unwrap_err();
+    assert_eq!(refused.reason, Reason::NoWaypoint);
 }
 
 #[test]
