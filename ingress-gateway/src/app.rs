@@ -7,7 +7,7 @@ use crate::worker::{Shared, Unbound, Worker};
 use anyhow::Context as _;
 use mesh_discovery::SnapshotReceiver;
 use mesh_identity::{CertificateSource, Identities};
-use mesh_runtime::{Context, ReadyGate, RunOptions, Workers};
+use mesh_runtime::{Context, ReadyGate, Workers};
 use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
 use mesh_tls::CertificateReceiver;
 use std::sync::Arc;
@@ -18,22 +18,8 @@ use tokio::sync::{mpsc, watch};
 /// # Errors
 /// When the process does not come up; the text names the part.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
-    let logging = mesh_telemetry::init_logging(settings.log_format, &settings.log_filter)
-        .context("logging")?;
-    let logging = Arc::new(logging);
-    mesh_tls::install_provider();
-    let options = RunOptions {
-        workers: settings.workers,
-        drain_deadline: settings.drain_deadline,
-    };
-    let handle = Some(logging.clone());
-    let ran = mesh_runtime::run(options, |context| async move {
-        start(settings, &context, handle).map(drop)
-    });
-    logging.flush();
-    ran.map_err(|e| match e {
-        mesh_runtime::RunError::App(error) => error,
-        other @ mesh_runtime::RunError::Runtime(_) => anyhow::anyhow!("{other}"),
+    mesh_proxy::run(&settings.process.clone(), |context, logging| async move {
+        start(settings, &context, Some(logging)).map(drop)
     })
 }
 
@@ -83,9 +69,9 @@ pub(crate) fn start(
         logging,
     };
     let addresses = admin::Addresses {
-        admin: settings.admin_address,
-        metrics: settings.metrics_address,
-        readiness: settings.readiness_address,
+        admin: settings.process.addresses.admin,
+        metrics: settings.process.addresses.metrics,
+        readiness: settings.process.addresses.readiness,
     };
     let addresses = admin::serve(pages, &context.scope, addresses).context("admin pages")?;
 

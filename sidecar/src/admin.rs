@@ -1,10 +1,10 @@
 //! Admin pages on loopback, metrics and readiness on ports of their own.
 
 use crate::proxy::Node;
-use crate::settings::Addresses;
 use mesh_discovery::{DiscoveryStatus, StatusReceiver};
 use mesh_identity::CertificateStatus;
 use mesh_model::{Resource, Snapshot};
+use mesh_proxy::Addresses;
 use mesh_runtime::{AdminResponse, AdminRoutes, Readiness, Scope, serve_admin};
 use mesh_telemetry::LogHandle;
 use serde::Serialize;

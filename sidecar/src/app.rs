@@ -7,7 +7,7 @@ use crate::{admin, inbound, local, outbound, plaintext, waypoint};
 use anyhow::Context as _;
 use mesh_identity::{CertificateReceiver, Identities};
 use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND};
-use mesh_runtime::{Context, ReadyGate, RunOptions};
+use mesh_runtime::{Context, ReadyGate};
 use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
 use std::io;
 use std::rc::Rc;
@@ -20,23 +20,8 @@ use tokio::sync::{oneshot, watch};
 /// # Errors
 /// When the process does not come up; the text names the part.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
-    let logging = mesh_telemetry::init_logging(settings.log_format, &settings.log_filter)
-        .context("logging")?;
-    let logging = Arc::new(logging);
-    mesh_tls::install_provider();
-    let options = RunOptions {
-        workers: settings.workers,
-        drain_deadline: settings.drain_deadline,
-    };
-    let handle = logging.clone();
-    let ran = mesh_runtime::run(options, |context| async move {
-        start(settings, &context, Some(handle)).await.map(drop)
-    });
-    // Dropped last: it waits until what was logged is written.
-    drop(logging);
-    ran.map_err(|e| match e {
-        mesh_runtime::RunError::App(error) => error,
-        other @ mesh_runtime::RunError::Runtime(_) => anyhow::anyhow!("{other}"),
+    mesh_proxy::run(&settings.process.clone(), |context, logging| async move {
+        start(settings, &context, Some(logging)).await.map(drop)
     })
 }
 
@@ -80,7 +65,7 @@ pub(crate) async fn start(
         settings: shown,
         logging,
     };
-    admin::serve(pages, &context.scope, settings.addresses).context("admin pages")?;
+    admin::serve(pages, &context.scope, settings.process.addresses).context("admin pages")?;
     listen(&node, context).await?;
     listening.open();
     Ok(node)

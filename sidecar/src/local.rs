@@ -3,10 +3,10 @@
 //! It is known by namespace, name and service account, never by address (interop/xds-workload.md
 //! section 7). One task looks it up in each new snapshot, so that a connection does not search.
 
-use crate::settings::WorkloadInfo;
 use mesh_discovery::SnapshotReceiver;
 use mesh_model::{Reason, Snapshot, Workload};
 use mesh_plan::Refusal;
+use mesh_proxy::WorkloadInfo;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;

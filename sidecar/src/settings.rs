@@ -2,15 +2,18 @@
 
 mod parts;
 
-pub(crate) use parts::{Addresses, Proxy, Role, Settings, WorkloadInfo};
+pub(crate) use parts::{Proxy, Role, Settings};
 
 use crate::{app, init};
 use clap::Parser;
-use mesh_grpc::ChannelSettings;
 use mesh_identity::CertificateSource;
 use mesh_l7::{HttpSettings, UpstreamSettings};
-use mesh_model::{PACKET_MARK, SpiffeId, TRUST_DOMAIN_DEFAULT};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use mesh_model::{PACKET_MARK, SpiffeId};
+use mesh_proxy::WorkloadInfo;
+use mesh_proxy::settings::{
+    ControlFlags, Mistakes, PlaceFlags, ProcessFlags, TracingFlags, duration,
+};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,67 +65,16 @@ pub(crate) struct Flags {
     #[arg(long, env = "FAKE_CA", default_value_t = false, action = clap::ArgAction::Set)]
     fake_ca: bool,
 
-    /// Address of the control plane.
-    #[arg(
-        long,
-        env = "XDS_ADDRESS",
-        default_value = "https://mesh-control.strata-system.svc:15012"
-    )]
-    xds_address: String,
-    /// PEM root of the control plane: a file, or the text itself.
-    #[arg(
-        long,
-        env = "XDS_ROOT_CA",
-        default_value = "/var/run/secrets/istio/root-cert.pem"
-    )]
-    xds_root: String,
-    /// Name the control plane's certificate must carry, when not the address's host.
-    #[arg(long, env = "ALT_XDS_HOSTNAME")]
-    xds_server_name: Option<String>,
-    /// Address of the certificate authority.
-    #[arg(
-        long,
-        env = "CA_ADDRESS",
-        default_value = "https://mesh-ca.strata-system.svc:15012"
-    )]
-    ca_address: String,
-    /// PEM root of the certificate authority: a file, or the text itself.
-    #[arg(
-        long,
-        env = "CA_ROOT_CA",
-        default_value = "/var/run/secrets/istio/root-cert.pem"
-    )]
-    ca_root: String,
-    /// Name the certificate authority's certificate must carry, when not the address's host.
-    #[arg(long, env = "ALT_CA_HOSTNAME")]
-    ca_server_name: Option<String>,
-    /// Bearer token of both: a file, or the text itself.
-    #[arg(
-        long,
-        env = "AUTH_TOKEN",
-        default_value = "/var/run/secrets/tokens/istio-token",
-        hide_env_values = true
-    )]
-    auth_token: String,
-    /// Lifetime asked of the certificate.
-    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = parts::duration)]
-    secret_ttl: Duration,
-    /// Collector of request spans, OTLP over gRPC; none: no spans.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
-    otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    control: ControlFlags,
+    #[command(flatten)]
+    tracing: TracingFlags,
     /// Share of the traces begun here that are recorded, 0 to 1.
     #[arg(long, env = "TRACE_SAMPLE_RATIO", default_value_t = 1.0)]
     trace_sample_ratio: f64,
 
-    /// Cluster; sent to the control plane and the certificate authority.
-    #[arg(long, env = "ISTIO_META_CLUSTER_ID")]
-    cluster_id: Option<String>,
-    /// Cluster, under its other name.
-    #[arg(long, env = "CLUSTER_ID", default_value = "Kubernetes")]
-    cluster: String,
-    /// The node this runs on.
-    #[arg(long, env = "NODE_NAME", default_value = "")]
-    node_name: String,
+    #[command(flatten)]
+    place: PlaceFlags,
     /// This pod's name.
     #[arg(long, env = "POD_NAME")]
     pod_name: Option<String>,
@@ -132,22 +84,9 @@ pub(crate) struct Flags {
     /// This pod's service account.
     #[arg(long, env = "SERVICE_ACCOUNT", default_value = "default")]
     service_account: String,
-    /// This pod's address.
-    #[arg(long, env = "INSTANCE_IP", default_value = "127.0.0.1")]
-    instance_ip: IpAddr,
-    /// Trust domain of this pod.
-    #[arg(long, env = "TRUST_DOMAIN", default_value = TRUST_DOMAIN_DEFAULT)]
-    trust_domain: String,
-    /// Network of this pod; empty on a mesh of one network.
-    #[arg(long, env = "NETWORK", default_value = "")]
-    network: String,
 
-    /// Log filter.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
-    log_filter: String,
-    /// Log format: plain or json.
-    #[arg(long, env = "LOG_FORMAT", default_value = "plain")]
-    log_format: String,
+    #[command(flatten)]
+    process: ProcessFlags,
     /// Worker threads for connections.
     #[arg(long, env = "WORKER_THREADS")]
     worker_threads: Option<usize>,
@@ -157,12 +96,6 @@ pub(crate) struct Flags {
     /// Set no mark, which needs a privilege: for a sidecar without redirection.
     #[arg(long, env = "PACKET_MARK_OFF", default_value_t = false, action = clap::ArgAction::Set)]
     packet_mark_off: bool,
-    /// The pod's grace period, seconds: connections get 5 s less.
-    #[arg(long, env = "TERMINATION_GRACE_PERIOD_SECONDS")]
-    termination_grace_s: Option<u64>,
-    /// How long connections may run on after SIGTERM.
-    #[arg(long, env = "CONNECTION_TERMINATION_DEADLINE", value_parser = parts::duration)]
-    termination_deadline: Option<Duration>,
 
     /// Address the traffic listeners bind: `::` takes both families, and falls back to IPv4.
     #[arg(long, env = "BIND_ADDRESS", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
@@ -175,7 +108,7 @@ pub(crate) struct Flags {
         long,
         env = "DETECT_GRACE",
         default_value = "1ms",
-        value_parser = parts::duration
+        value_parser = duration
     )]
     detect_grace: Duration,
     /// An HTTP connection without a request is closed after this time.
@@ -183,7 +116,7 @@ pub(crate) struct Flags {
         long,
         env = "HTTP_IDLE_TIMEOUT",
         default_value = "5m",
-        value_parser = parts::duration
+        value_parser = duration
     )]
     http_idle_timeout: Duration,
     /// How long the head of a request may take.
@@ -191,22 +124,12 @@ pub(crate) struct Flags {
         long,
         env = "HTTP_HEADER_TIMEOUT",
         default_value = "10s",
-        value_parser = parts::duration
+        value_parser = duration
     )]
     http_header_timeout: Duration,
     /// Bytes of the head of a request.
     #[arg(long, env = "HTTP_HEADER_BYTES_MAX", default_value_t = 64 * 1024)]
     http_header_bytes_max: usize,
-
-    /// Admin pages.
-    #[arg(long, env = "ADMIN_ADDR", default_value = "127.0.0.1:15000")]
-    admin_address: SocketAddr,
-    /// Metrics.
-    #[arg(long, env = "STATS_ADDR", default_value = "0.0.0.0:15020")]
-    metrics_address: SocketAddr,
-    /// Readiness.
-    #[arg(long, env = "READINESS_ADDR", default_value = "0.0.0.0:15021")]
-    readiness_address: SocketAddr,
 }
 
 impl Flags {
@@ -215,54 +138,36 @@ impl Flags {
     /// # Errors
     /// Every mistake found, one a line.
     pub(crate) fn check(self) -> anyhow::Result<Settings> {
-        let mut mistakes = Vec::new();
+        let mut mistakes = Mistakes::default();
         let info = self.info(&mut mistakes);
-        let identity = SpiffeId::new(&self.trust_domain, &info.namespace, &info.service_account);
-        let identity = identity
-            .map_err(|e| mistakes.push(format!("identity: {e}")))
-            .ok();
-        let log_format = self.log_format.parse().unwrap_or_else(|e| {
-            mistakes.push(format!("LOG_FORMAT: {e}"));
-            mesh_telemetry::LogFormat::default()
-        });
+        let trust_domain = &self.place.trust_domain;
+        let identity = SpiffeId::new(trust_domain, &info.namespace, &info.service_account);
+        let identity = mistakes.value("identity", identity);
+        let process = self.process.check(self.worker_threads, &mut mistakes);
         if !(0.0..=1.0).contains(&self.trace_sample_ratio) {
-            mistakes.push("TRACE_SAMPLE_RATIO must be from 0 to 1".into());
+            mistakes.add("TRACE_SAMPLE_RATIO must be from 0 to 1");
         }
         if !(8 * 1024..=1 << 20).contains(&self.http_header_bytes_max) {
-            mistakes.push("HTTP_HEADER_BYTES_MAX must be from 8192 to 1048576".into());
+            mistakes.add("HTTP_HEADER_BYTES_MAX must be from 8192 to 1048576");
         }
         let (Some(identity), true) = (identity, mistakes.is_empty()) else {
-            anyhow::bail!("{}", mistakes.join("\n"));
+            return Err(mistakes.into_error().into());
         };
         Ok(Settings {
             source: self.source(&info),
             certificates: self.certificates(),
-            tracing: self
-                .otlp_endpoint
-                .as_deref()
-                .filter(|e| !e.is_empty())
-                .map(|e| self.collector(e)),
+            tracing: self.tracing.collector(None, self.mark()),
             trace_sample_ratio: self.trace_sample_ratio,
             proxy: self.proxy(info, identity),
-            drain_deadline: self.drain_deadline(),
-            workers: self
-                .worker_threads
-                .unwrap_or_else(mesh_runtime::workers_default),
-            addresses: Addresses {
-                admin: self.admin_address,
-                metrics: self.metrics_address,
-                readiness: self.readiness_address,
-            },
-            log_filter: self.log_filter,
-            log_format,
+            process,
         })
     }
 
-    fn info(&self, mistakes: &mut Vec<String>) -> WorkloadInfo {
+    fn info(&self, mistakes: &mut Mistakes) -> WorkloadInfo {
         let mut needed = |name: &str, value: &Option<String>| {
             let value = value.clone().unwrap_or_default();
             if value.is_empty() {
-                mistakes.push(format!("{name} is needed"));
+                mistakes.add(format!("{name} is needed"));
             }
             value
         };
@@ -286,21 +191,16 @@ impl Flags {
         if let Some(path) = &self.local_xds {
             return mesh_discovery::Source::LocalFile(path.clone());
         }
+        let role = match self.role {
+            Role::Sidecar => mesh_discovery::Role::Sidecar,
+            Role::Waypoint => mesh_discovery::Role::Waypoint,
+        };
+        let (namespace, account) = (&info.namespace, &info.service_account);
         mesh_discovery::Source::Xds {
-            channel: self.channel(&self.xds_address, &self.xds_root, &self.xds_server_name),
-            node: mesh_discovery::NodeInfo {
-                role: match self.role {
-                    Role::Sidecar => mesh_discovery::Role::Sidecar,
-                    Role::Waypoint => mesh_discovery::Role::Waypoint,
-                },
-                ip: self.instance_ip.to_string(),
-                pod: info.name.to_string(),
-                namespace: info.namespace.to_string(),
-                service_account: info.service_account.to_string(),
-                node: self.node_name.clone(),
-                cluster: self.cluster().into(),
-                network: self.network.clone(),
-            },
+            channel: self
+                .control
+                .control_plane(self.place.cluster(), self.mark()),
+            node: self.place.node_info(role, namespace, &info.name, account),
             kinds: mesh_discovery::codec::TYPES_ALL.to_vec(),
         }
     }
@@ -309,38 +209,8 @@ impl Flags {
         if self.fake_ca {
             return CertificateSource::SelfSigned;
         }
-        CertificateSource::Ca {
-            channel: self.channel(&self.ca_address, &self.ca_root, &self.ca_server_name),
-            impersonate: false,
-            ttl: self.secret_ttl,
-        }
-    }
-
-    fn channel(&self, address: &str, root: &str, server_name: &Option<String>) -> ChannelSettings {
-        ChannelSettings {
-            address: parts::with_scheme(address),
-            root: Some(parts::text_source(root)),
-            server_name: server_name.clone(),
-            token: Some(parts::text_source(&self.auth_token)),
-            metadata: vec![("clusterid".into(), self.cluster().into())],
-            mark: self.mark(),
-        }
-    }
-
-    /// The collector gets no token: it is none of the mesh's own.
-    fn collector(&self, endpoint: &str) -> ChannelSettings {
-        ChannelSettings {
-            address: endpoint.to_owned(),
-            root: None,
-            server_name: None,
-            token: None,
-            metadata: Vec::new(),
-            mark: self.mark(),
-        }
-    }
-
-    fn cluster(&self) -> &str {
-        self.cluster_id.as_deref().unwrap_or(&self.cluster)
+        let cluster = self.place.cluster();
+        self.control.authority(cluster, self.mark(), false)
     }
 
     fn proxy(&self, info: WorkloadInfo, identity: SpiffeId) -> Proxy {
@@ -348,7 +218,7 @@ impl Flags {
             role: self.role,
             info,
             identity,
-            network: self.network.as_str().into(),
+            network: self.place.network.as_str().into(),
             bind: self.bind_address,
             mark: self.mark(),
             connections_max: self.connections_max,
@@ -363,16 +233,6 @@ impl Flags {
             },
             upstream: UpstreamSettings::default(),
         }
-    }
-
-    /// `CONNECTION_TERMINATION_DEADLINE`, else the grace period less 5 s, else 5 s
-    /// (interop/hbone.md, "Drain").
-    fn drain_deadline(&self) -> Duration {
-        const MARGIN: Duration = Duration::from_secs(5);
-        self.termination_deadline.unwrap_or_else(|| {
-            self.termination_grace_s
-                .map_or(MARGIN, |s| Duration::from_secs(s).saturating_sub(MARGIN))
-        })
     }
 }
 

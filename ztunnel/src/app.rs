@@ -1,13 +1,14 @@
 //! Puts the parts together and takes them down again.
 
+use crate::admin;
 use crate::local::Locals;
 use crate::node::Node;
 use crate::pods::{self, PodSpec, Pods};
-use crate::settings::{Certificates, PodSource, Settings};
-use crate::{admin, settings};
+use crate::settings::{PodSource, Settings};
 use anyhow::Context as _;
 use mesh_identity::{CertificateSource, Identities};
-use mesh_runtime::{Context, RunOptions};
+use mesh_proxy::WorkloadInfo;
+use mesh_runtime::Context;
 use mesh_telemetry::{LogHandle, Metrics};
 use std::sync::Arc;
 
@@ -16,23 +17,8 @@ use std::sync::Arc;
 /// # Errors
 /// When the process does not come up; the text names the part.
 pub(crate) fn run(settings: Settings) -> anyhow::Result<()> {
-    let logging = mesh_telemetry::init_logging(settings.log_format, &settings.log_filter)
-        .context("logging")?;
-    let logging = Arc::new(logging);
-    mesh_tls::install_provider();
-    let options = RunOptions {
-        workers: settings.workers,
-        drain_deadline: settings.drain_deadline,
-    };
-    let handle = logging.clone();
-    let ran = mesh_runtime::run(options, |context| async move {
-        start(settings, &context, Some(handle)).await.map(drop)
-    });
-    // Dropped last: it waits until what was logged is written.
-    drop(logging);
-    ran.map_err(|e| match e {
-        mesh_runtime::RunError::App(error) => error,
-        other @ mesh_runtime::RunError::Runtime(_) => anyhow::anyhow!("{other}"),
+    mesh_proxy::run(&settings.process.clone(), |context, logging| async move {
+        start(settings, &context, Some(logging)).await.map(drop)
     })
 }
 
@@ -44,13 +30,16 @@ pub(crate) async fn start(
 ) -> anyhow::Result<(Arc<Node>, admin::Addresses)> {
     tracing::info!(?settings, "starting");
     let shown = format!("{settings:#?}");
+    if matches!(settings.certificates, CertificateSource::SelfSigned) {
+        tracing::warn!("FAKE_CA: certificates of a throw-away root protect nothing");
+    }
     let metrics = Metrics::new("ztunnel");
     let (discovery_gate, pods_gate) = (
         context.readiness.gate("discovery"),
         context.readiness.gate("pods"),
     );
     let discovery = mesh_discovery::start(settings.source, &context.scope, discovery_gate);
-    let identities = Identities::start(certificates(settings.certificates), &context.scope);
+    let identities = Identities::start(settings.certificates, &context.scope);
     let node = Arc::new(Node::new(
         settings.proxy,
         settings.limits,
@@ -70,9 +59,9 @@ pub(crate) async fn start(
         logging,
     };
     let addresses = admin::Addresses {
-        admin: settings.admin_address,
-        metrics: settings.metrics_address,
-        readiness: settings.readiness_address,
+        admin: settings.process.addresses.admin,
+        metrics: settings.process.addresses.metrics,
+        readiness: settings.process.addresses.readiness,
     };
     let addresses = admin::serve(pages, &context.scope, addresses).context("admin pages")?;
 
@@ -91,29 +80,11 @@ pub(crate) async fn start(
     Ok((node, addresses))
 }
 
-fn dedicated(info: settings::WorkloadInfo) -> PodSpec {
+fn dedicated(info: WorkloadInfo) -> PodSpec {
     PodSpec {
         uid: "dedicated".into(),
         info,
         netns: None,
-    }
-}
-
-fn certificates(from: Certificates) -> CertificateSource {
-    match from {
-        Certificates::SelfSigned => {
-            tracing::warn!("FAKE_CA: certificates of a throw-away root protect nothing");
-            CertificateSource::SelfSigned
-        }
-        Certificates::Ca {
-            channel,
-            impersonate,
-            ttl,
-        } => CertificateSource::Ca {
-            channel,
-            impersonate,
-            ttl,
-        },
     }
 }
 

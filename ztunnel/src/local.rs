@@ -5,10 +5,10 @@
 //! so that a connection finds its workload and policies without a search, and so that only a
 //! change that concerns a pod wakes that pod's connections.
 
-use crate::settings::WorkloadInfo;
 use mesh_discovery::SnapshotReceiver;
 use mesh_model::{PolicySet, Reason, Snapshot, Workload};
 use mesh_plan::Refusal;
+use mesh_proxy::WorkloadInfo;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

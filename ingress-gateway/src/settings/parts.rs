@@ -1,13 +1,12 @@
-//! The settings in the form the program uses, and the texts they are read from.
+//! The settings in the form the program uses.
 
-use mesh_grpc::{ChannelSettings, TextSource};
+use mesh_grpc::ChannelSettings;
 use mesh_hbone::PoolSettings;
 use mesh_identity::CertificateSource;
 use mesh_model::{ObjectName, SpiffeId};
-use mesh_telemetry::LogFormat;
-use std::net::{IpAddr, SocketAddr};
+use mesh_proxy::Process;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Everything there is to set.
 #[derive(Debug)]
@@ -20,20 +19,8 @@ pub(crate) struct Settings {
     pub(crate) tracing: Option<ChannelSettings>,
     /// What connections need.
     pub(crate) edge: Edge,
-    /// How long connections run on after SIGTERM.
-    pub(crate) drain_deadline: Duration,
-    /// Worker threads.
-    pub(crate) workers: usize,
-    /// Admin pages.
-    pub(crate) admin_address: SocketAddr,
-    /// Metrics.
-    pub(crate) metrics_address: SocketAddr,
-    /// Readiness.
-    pub(crate) readiness_address: SocketAddr,
-    /// Log filter.
-    pub(crate) log_filter: String,
-    /// Log format.
-    pub(crate) log_format: LogFormat,
+    /// The process itself.
+    pub(crate) process: Process,
 }
 
 /// What the data path needs to know.
@@ -57,38 +44,4 @@ pub(crate) struct Edge {
     pub(crate) worker_connections_max: usize,
     /// Tunnels we open.
     pub(crate) pool: PoolSettings,
-}
-
-/// Reads `500ms`, `10s`, `5m`, `24h`; a bare number is seconds.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("'{text}' is not a duration such as 500ms, 10s, 5m or 24h");
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    let seconds = |factor: u64| number.checked_mul(factor).ok_or_else(bad);
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" | "" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(seconds(60)?)),
-        "h" => Ok(Duration::from_secs(seconds(3600)?)),
-        _ => Err(bad()),
-    }
-}
-
-/// A text given as itself or as the path of a file: paths begin with `/` or `.`.
-pub(super) fn text_source(text: &str) -> TextSource {
-    if text.starts_with(['/', '.']) {
-        TextSource::File(text.into())
-    } else {
-        TextSource::Literal(text.into())
-    }
-}
-
-/// Charts of other meshes write addresses without a scheme.
-pub(super) fn with_scheme(address: &str) -> String {
-    if address.contains("://") {
-        address.into()
-    } else {
-        format!("https://{address}")
-    }
 }

@@ -1,6 +1,7 @@
 //! What is given, what is assumed, and which mistakes are named.
 
 use super::*;
+use std::time::Duration;
 
 fn flags(arguments: &[&str]) -> Flags {
     Flags::try_parse_from([&["ingress-gateway"], arguments].concat()).unwrap()
@@ -17,8 +18,8 @@ fn the_gateway_names_what_is_not_given() {
         "spiffe://cluster.local/ns/shop/sa/front"
     );
     assert_eq!((&*edge.pod_name, edge.mark), ("front", None));
-    assert!(edge.worker_connections_max * settings.workers >= 10);
-    assert_eq!(settings.drain_deadline, GRACE_MARGIN);
+    assert!(edge.worker_connections_max * settings.process.workers >= 10);
+    assert_eq!(settings.process.drain_deadline, Duration::from_secs(5));
     let Source::Xds { channel, node, .. } = settings.source else {
         panic!("no control plane");
     };
@@ -45,8 +46,8 @@ fn what_is_given_wins() {
     .unwrap();
     assert_eq!(settings.edge.identity.namespace(), "edge");
     assert_eq!(settings.edge.identity.service_account(), "door");
-    assert_eq!(settings.drain_deadline, Duration::from_secs(25));
-    assert_eq!(settings.workers, 3);
+    assert_eq!(settings.process.drain_deadline, Duration::from_secs(25));
+    assert_eq!(settings.process.workers, 3);
     assert!(matches!(
         settings.certificates,
         CertificateSource::SelfSigned
@@ -73,14 +74,4 @@ fn every_mistake_is_named() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("trust domain"), "{error}");
-}
-
-#[test]
-fn durations_are_read() {
-    assert_eq!(parts::duration("500ms"), Ok(Duration::from_millis(500)));
-    assert_eq!(parts::duration("2m"), Ok(Duration::from_secs(120)));
-    assert_eq!(parts::duration("7"), Ok(Duration::from_secs(7)));
-    for bad in ["", "s", "1d", "-1s", "1.5s"] {
-        assert!(parts::duration(bad).is_err(), "{bad}");
-    }
 }

@@ -16,7 +16,7 @@ fn a_sidecar_marks_its_packets_and_a_waypoint_does_not() {
         settings.proxy.identity.to_string(),
         "spiffe://cluster.local/ns/demo/sa/default"
     );
-    assert_eq!(settings.drain_deadline, Duration::from_secs(5));
+    assert_eq!(settings.process.drain_deadline, Duration::from_secs(5));
     let waypoint = check(&["--role", "waypoint"]).unwrap();
     assert_eq!(waypoint.proxy.mark, None);
 }
@@ -40,15 +40,6 @@ fn all_mistakes_come_at_once() {
     let error = nothing.flags.check().unwrap_err().to_string();
     assert!(error.contains("POD_NAME is needed"), "{error}");
     assert!(error.contains("POD_NAMESPACE is needed"), "{error}");
-}
-
-#[test]
-fn durations_are_read_with_their_units() {
-    assert_eq!(parts::duration("2ms"), Ok(Duration::from_millis(2)));
-    assert_eq!(parts::duration("3"), Ok(Duration::from_secs(3)));
-    assert_eq!(parts::duration("24h"), Ok(Duration::from_secs(86400)));
-    assert!(parts::duration("ms").is_err());
-    assert!(parts::duration("1d").is_err());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::outbound;
 use crate::proxy::{Node, Parts};
-use crate::settings::{Proxy, Role, WorkloadInfo};
+use crate::settings::{Proxy, Role};
 use crate::worker::{self, Worker};
 use mesh_identity::{CertificateSource, Identities};
 use mesh_l7::{HttpSettings, UpstreamSettings};
@@ -12,6 +12,7 @@ use mesh_model::{
     SnapshotBuilder, SpiffeId, TunnelProtocol, Workload,
 };
 use mesh_net::{ConnectOptions, ListenOptions};
+use mesh_proxy::WorkloadInfo;
 use mesh_runtime::{Context, Drain, Readiness, Scope, Workers};
 use mesh_telemetry::{Metrics, RecordTap, Tracer};
 use serde_json::Value;

@@ -4,7 +4,7 @@
 //! that cannot be read changes nothing: the pod it described before stays as it is.
 
 use super::{PodSpec, Pods};
-use crate::settings::WorkloadInfo;
+use mesh_proxy::WorkloadInfo;
 use mesh_runtime::ReadyGate;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -115,7 +115,7 @@ impl Up {
     pub(super) fn start(settings: Settings) -> Self {
         let options = RunOptions {
             workers: 1,
-            drain_deadline: settings.drain_deadline,
+            drain_deadline: settings.process.drain_deadline,
         };
         let (up, started) = sync_channel(1);
         let thread = std::thread::spawn(move || {

@@ -5,7 +5,8 @@
 
 use super::mesh::{Up, flags, until};
 use super::{PATIENCE, read_all};
-use crate::settings::{Certificates, Settings};
+use crate::settings::Settings;
+use mesh_identity::CertificateSource;
 use mesh_net::Netns;
 use mesh_redirect::{InPodOptions, Mode, RuleSet};
 use nix::sched::{CloneFlags, unshare};
@@ -138,7 +139,7 @@ fn settings(folder: &std::path::Path) -> Settings {
     let flags = flags(&["--pods", &pods], &file, &["--termination-deadline", "1s"]);
     let mut settings = flags.check().unwrap();
     // No node signs its own certificates; this one has no other authority to ask.
-    settings.certificates = Certificates::SelfSigned;
+    settings.certificates = CertificateSource::SelfSigned;
     settings
 }
 

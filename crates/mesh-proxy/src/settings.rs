@@ -1,0 +1,21 @@
+//! Flags and environment that all proxies have, under the names of interop/migrate.md section 2.
+//!
+//! Each group is a [`clap::Args`] to be flattened into a binary's own flags. What a group reads is
+//! turned into what the program uses by its methods; mistakes are collected in [`Mistakes`], so that
+//! an operator is told all of them at once.
+
+mod control;
+mod mistakes;
+mod parse;
+mod place;
+mod process;
+mod tracing;
+mod workload_info;
+
+pub use control::ControlFlags;
+pub use mistakes::{Mistakes, SettingsError};
+pub use parse::{duration, text_source, with_scheme};
+pub use place::PlaceFlags;
+pub use process::{Addresses, Process, ProcessFlags};
+pub use tracing::TracingFlags;
+pub use workload_info::WorkloadInfo;
