@@ -45,6 +45,7 @@ pub(crate) fn run(settings: &DemoSettings) -> Result<ExitCode> {
         folder: settings.keep.clone(),
         user_namespace: inside.user_namespace,
         otlp: None,
+        postgres: !settings.without_postgres && crate::packages::has_postgres(),
     };
     runtime.block_on(play(settings, options, inside.listeners))
 }
@@ -80,7 +81,7 @@ async fn play(
     )
     .await?;
     let mut checks = traffic::all(&mut world, settings.requests).await?;
-    checks.push(traffic::wire(wire.stop().await?)?);
+    checks.push(traffic::wire(&wire.stop().await?)?);
     let report = Report::new(checks);
     println!("{}", report.table());
     if let Some(file) = &settings.json {

@@ -44,6 +44,9 @@ pub(crate) struct DemoSettings {
     /// Requests of each latency measurement
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub(crate) requests: usize,
+    /// Do as if PostgreSQL were not installed: a server of ours that speaks first takes its place
+    #[arg(long)]
+    pub(crate) without_postgres: bool,
     /// Folder of the mesh's binaries; default: where this program is
     #[arg(long, value_name = "DIR")]
     pub(crate) binaries: Option<PathBuf>,

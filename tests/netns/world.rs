@@ -81,6 +81,7 @@ async fn start(user_namespace: bool) -> Result<Running> {
         folder: None,
         user_namespace,
         otlp: Some("http://10.42.0.1:4317".to_owned()),
+        postgres: false,
     };
     let world = World::start(options, |step| println!("mesh: {step}")).await?;
     Ok(Running { world, spans })

@@ -6,7 +6,7 @@
 
 pub mod configuration;
 pub mod pods;
-mod processes;
+pub mod processes;
 
 pub use processes::{CONTROL_NAME, PAYLOAD};
 
@@ -49,6 +49,8 @@ pub struct WorldOptions {
     pub user_namespace: bool,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` of every proxy.
     pub otlp: Option<String>,
+    /// Whether the database is a PostgreSQL; else a server of ours that speaks first takes its place.
+    pub postgres: bool,
 }
 
 /// A running mesh. Dropping it ends every process.
@@ -119,6 +121,11 @@ impl World {
         self.processes
             .get_mut(name)
             .with_context(|| format!("no process is called {name}"))
+    }
+
+    /// Whether the database is a PostgreSQL.
+    pub fn has_postgres(&self) -> bool {
+        self.options.postgres
     }
 
     /// Every process, by name.
@@ -216,6 +223,12 @@ impl World {
     }
 
     async fn start_databases(&mut self) -> Result<()> {
+        if !self.options.postgres {
+            for (pod, spec) in processes::stand_ins(&self.options.binaries, &self.folder) {
+                self.run(pod, spec)?;
+            }
+            return Ok(());
+        }
         let user_namespace = self.options.user_namespace;
         let (meshed, plain) = (
             self.folder.join("postgres"),

@@ -90,7 +90,7 @@ async fn requests_through(target: &Target, call: &HttpCall, requests: usize) -> 
                 let body: String = answer.body.chars().take(300).collect();
                 chain
                     .complaint
-                    .get_or_insert(format!("{}: {body}", answer.status));
+                    .get_or_insert_with(|| format!("{}: {body}", answer.status));
             }
         }
         chain.times.push(answer.took);

@@ -12,10 +12,10 @@ use std::process::Command;
 /// DNS name in the control plane's certificate.
 pub const CONTROL_NAME: &str = "mesh-control.strata-system.svc";
 /// DNS name in the authority's certificate.
-const AUTHORITY_NAME: &str = "mesh-ca.strata-system.svc";
+pub const AUTHORITY_NAME: &str = "mesh-ca.strata-system.svc";
 
-/// The log file of a process.
-pub(super) fn log(folder: &Path, name: &str) -> PathBuf {
+/// The log file of a process: `logs/ztunnel-node-1.log` of `ztunnel node-1`.
+pub fn log(folder: &Path, name: &str) -> PathBuf {
     folder
         .join("logs")
         .join(format!("{}.log", name.replace(' ', "-")))
@@ -23,10 +23,8 @@ pub(super) fn log(folder: &Path, name: &str) -> PathBuf {
 
 /// When a process counts as ready.
 pub(super) fn readiness(name: &str) -> Ready {
-    match name
-        .strip_prefix("origin ")
-        .and_then(|origin| ORIGINS.iter().find(|o| o.name == origin))
-    {
+    let of_name = |wanted: &str| ORIGINS.iter().chain(STAND_INS).find(|o| o.name == wanted);
+    match name.strip_prefix("origin ").and_then(of_name) {
         Some(origin) => Ready::Tcp(SocketAddr::new(
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             origin.port,
@@ -36,7 +34,10 @@ pub(super) fn readiness(name: &str) -> Ready {
 }
 
 /// Mints a token into a file.
-pub(super) fn token(
+///
+/// # Errors
+/// When `mesh-control token` fails, or the file cannot be written.
+pub fn token(
     binaries: &Path,
     folder: &Path,
     account: &str,
@@ -63,7 +64,7 @@ pub(super) fn token(
 }
 
 /// The control plane.
-pub(super) fn control(binaries: &Path, folder: &Path, configuration: &Path) -> ProcessSpec {
+pub fn control(binaries: &Path, folder: &Path, configuration: &Path) -> ProcessSpec {
     ProcessSpec::new(
         "mesh-control",
         binaries.join("mesh-control"),
@@ -78,7 +79,7 @@ pub(super) fn control(binaries: &Path, folder: &Path, configuration: &Path) -> P
 }
 
 /// The certificate authority.
-pub(super) fn authority(binaries: &Path, folder: &Path, token: &Path) -> ProcessSpec {
+pub fn authority(binaries: &Path, folder: &Path, token: &Path) -> ProcessSpec {
     ProcessSpec::new("mesh-ca", binaries.join("mesh-ca"), log(folder, "mesh-ca"))
         .args(["--state".to_owned(), text(&folder.join("ca"))])
         .args([
@@ -98,16 +99,21 @@ pub(super) fn authority(binaries: &Path, folder: &Path, token: &Path) -> Process
 }
 
 /// What every proxy of the lab is started with.
-pub(super) struct Proxy<'a> {
-    pub(super) binaries: &'a Path,
-    pub(super) folder: &'a Path,
-    pub(super) token: &'a Path,
-    pub(super) otlp: Option<&'a str>,
+#[derive(Debug, Clone, Copy)]
+pub struct Proxy<'a> {
+    /// Folder of the mesh's binaries.
+    pub binaries: &'a Path,
+    /// The lab's folder.
+    pub folder: &'a Path,
+    /// File of its token.
+    pub token: &'a Path,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub otlp: Option<&'a str>,
 }
 
 impl Proxy<'_> {
     /// The node proxy.
-    pub(super) fn ztunnel(&self, node: &str, address: Ipv4Addr, pods: &Path) -> ProcessSpec {
+    pub fn ztunnel(&self, node: &str, address: Ipv4Addr, pods: &Path) -> ProcessSpec {
         let name = format!("ztunnel {node}");
         self.common(&name, "ztunnel", address.into(), node)
             .args(["--pods".to_owned(), text(pods)])
@@ -158,7 +164,7 @@ impl Proxy<'_> {
 }
 
 /// A pod as ztunnel's pods folder names it.
-pub(super) fn pod_file(pod: &PodSpec, netns: &Path) -> String {
+pub fn pod_file(pod: &PodSpec, netns: &Path) -> String {
     format!(
         "uid: {name}\nname: {name}\nnamespace: {namespace}\nserviceAccount: {account}\nnetns: {netns}\n",
         name = pod.name,
@@ -255,26 +261,52 @@ const ORIGINS: &[Origin] = &[
 /// A text that every application puts into its answers: it must never be seen on the wire.
 pub const PAYLOAD: &str = "strata-demo-payload-7f3a";
 
+/// What takes the database's place where PostgreSQL is not installed.
+const STAND_INS: &[Origin] = &[
+    Origin {
+        name: "database",
+        ..origin("postgres", "mysql", 5432)
+    },
+    Origin {
+        name: "plain-database",
+        ..origin("plain", "mysql", 5432)
+    },
+];
+
 /// Every application, with the pod it runs in.
 pub(super) fn origins(binaries: &Path, folder: &Path) -> Vec<(&'static str, ProcessSpec)> {
-    let spec = |origin: &Origin| {
-        let name = format!("origin {}", origin.name);
+    ORIGINS
+        .iter()
+        .map(|o| (o.pod, o.spec(binaries, folder)))
+        .collect()
+}
+
+/// The servers that stand in for databases, with the pods they run in.
+pub(super) fn stand_ins(binaries: &Path, folder: &Path) -> Vec<(&'static str, ProcessSpec)> {
+    STAND_INS
+        .iter()
+        .map(|o| (o.pod, o.spec(binaries, folder)))
+        .collect()
+}
+
+impl Origin {
+    fn spec(&self, binaries: &Path, folder: &Path) -> ProcessSpec {
+        let name = format!("origin {}", self.name);
         let spec = ProcessSpec::new(&name, binaries.join("mesh"), log(folder, &name))
-            .args(["origin", origin.kind])
-            .args(["--listen".to_owned(), format!("0.0.0.0:{}", origin.port)])
-            .args(["--name", origin.name]);
+            .args(["origin", self.kind])
+            .args(["--listen".to_owned(), format!("0.0.0.0:{}", self.port)])
+            .args(["--name", self.name]);
         // What is outside the mesh is in the clear, and must not be mistaken for a leak.
-        let spec = if origin.pod == "plain" {
+        let spec = if self.pod == "plain" {
             spec
         } else {
             spec.args(["--payload", PAYLOAD])
         };
-        match origin.next {
+        match self.next {
             Some(next) => spec.args(["--next", next]),
             None => spec,
         }
-    };
-    ORIGINS.iter().map(|o| (o.pod, spec(o))).collect()
+    }
 }
 
 fn text(path: &Path) -> String {
