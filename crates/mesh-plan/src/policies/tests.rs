@@ -125,7 +125,7 @@ fn a_gateways_clients_need_no_mesh_identity() {
         PolicyScope::WorkloadSelector,
         1,
     );
-    let mut edge = mesh_model::Workload::clone(&pod("edge", 8));
+    let mut edge = Workload::clone(&pod("edge", 8));
     edge.authorization_policies = vec![
         strict.name.clone(),
         ObjectName::new("demo", "converted_peer_authentication_ports"),
