@@ -29,6 +29,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use streams::Streams;
 
+/// Events for which an idle connection keeps room.
+const IDLE_EVENTS: usize = 16;
+
 /// Which end of the connection this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
@@ -131,7 +134,11 @@ impl Connection {
 
     /// The oldest event that was not taken.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > IDLE_EVENTS {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     /// The peer's parameters; defaults until its SETTINGS came.
@@ -266,6 +273,10 @@ impl Connection {
         };
         self.outbox.forget(id, &stream);
         self.orphaned += stream.receive_window.unreleased();
+        if self.failed.is_none() {
+            // Its data no longer takes room, and perhaps nothing is transmitted for long.
+            self.wake_waiting();
+        }
         if stream.local {
             self.tell_streams_available();
         }

@@ -228,3 +228,16 @@ fn ended_streams_are_remembered_up_to_a_bound() {
     let written = serde_json::to_string(&rig.connection.snapshot()).unwrap();
     assert!(written.len() < 16_000, "{}", written.len());
 }
+
+/// What an idle connection and an idle stream cost, besides the compression tables.
+#[test]
+fn idle_state_is_small() {
+    let (mut rig, _) = Rig::tunnel(Settings::default());
+    rig.feed(&data(1, false, b"x").repeat(2000)).unwrap();
+    assert!(rig.connection.events.capacity() <= IDLE_EVENTS);
+    let (connection, stream) = (size_of::<Connection>(), size_of::<crate::stream::Stream>());
+    assert!(
+        connection <= 1200 && stream <= 320,
+        "{connection} and {stream} bytes"
+    );
+}

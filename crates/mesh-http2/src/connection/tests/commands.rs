@@ -163,6 +163,22 @@ fn buffers_are_bounded_and_say_when_there_is_room() {
 }
 
 #[test]
+fn a_stream_that_goes_makes_room_for_others() {
+    let mut settings = Settings::default();
+    settings.limits.connection_buffer_bytes_max = 1000;
+    let (mut rig, first) = Rig::tunnel(settings);
+    rig.feed(&super::settings(&[(0x4, 0)])).unwrap();
+    let second = rig.connection.open_stream(&fields(CONNECT), false).unwrap();
+    rig.flush();
+    rig.connection.send_data(first, &mut piece(2000)).unwrap();
+    assert_eq!(rig.connection.send_data(second, &mut piece(1)), Ok(0));
+    rig.take_events();
+    rig.feed(&rst_stream(1, ErrorCode::CANCEL)).unwrap();
+    let opened = Event::WindowOpened { stream: second };
+    assert!(rig.take_events().contains(&opened));
+}
+
+#[test]
 fn a_reset_throws_away_what_waits_both_ways() {
     let (mut rig, stream) = Rig::tunnel(small());
     rig.connection.send_data(stream, &mut piece(100)).unwrap();

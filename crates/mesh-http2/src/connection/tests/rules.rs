@@ -354,3 +354,30 @@ fn our_own_lowered_window_is_in_force_once_acknowledged() {
     let exceeded = violation(1, ErrorCode::FLOW_CONTROL_ERROR, Violation::WindowExceeded);
     assert_eq!(rig.take_events(), [exceeded]);
 }
+
+#[test]
+fn credit_that_waited_is_due_when_the_window_is_lowered() {
+    let mut rig = Rig::server(small());
+    rig.feed(&headers(1, false, CONNECT)).unwrap();
+    rig.feed(&data(1, false, &[0; 49])).unwrap();
+    rig.connection.release_window(first(), 49).unwrap();
+    let mut announce = small().announce;
+    announce.stream_window_bytes = 40;
+    rig.connection.change_settings(announce).unwrap();
+    assert_eq!(rig.of_kind(FrameKind::WindowUpdate), []);
+    // 51 were available, now -9: without this credit the peer could never send again.
+    rig.feed(&settings_ack()).unwrap();
+    assert_eq!(
+        rig.of_kind(FrameKind::WindowUpdate)[0].payload,
+        49_u32.to_be_bytes()
+    );
+}
+
+#[test]
+fn no_credit_is_given_to_a_side_that_has_ended() {
+    let mut rig = Rig::server(small());
+    rig.feed(&headers(1, false, CONNECT)).unwrap();
+    rig.feed(&data(1, true, &[0; 90])).unwrap();
+    rig.connection.release_window(first(), 90).unwrap();
+    assert_eq!(rig.of_kind(FrameKind::WindowUpdate), []);
+}
