@@ -2,7 +2,7 @@
 //! past it.
 //!
 //! A [`Target`] says where to and from which network namespace; with an
-//! [`EdgeConnector`](mesh_tls::EdgeConnector) the connection is TLS. Every client works over both.
+//! [`EdgeConnector`] the connection is TLS. Every client works over both.
 
 mod grpc;
 mod http;
