@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
     run::step("system packages", packages)?;
     let mut total = Count::default();
     let mut broken = Vec::new();
-    let layers: [(&str, &[&str]); 3] = [
+    let layers: [(&str, &[&str]); 4] = [
         (
             "unit",
             &["test", "--locked", "--workspace", "--exclude", "mesh-tests"],
@@ -35,6 +35,11 @@ pub(crate) fn run() -> Result<()> {
                 "--test",
                 "in_process",
             ],
+        ),
+        // Of the whole workspace, as the first: with the same features nothing is built again.
+        (
+            "fuzz seeds",
+            &["test", "--locked", "--workspace", "--test", "fuzz_seeds"],
         ),
         (
             "namespaces",

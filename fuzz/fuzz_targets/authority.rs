@@ -1,0 +1,5 @@
+//! `:authority` of a CONNECT.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| strata_fuzz::authority(data));

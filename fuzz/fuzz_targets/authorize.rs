@@ -1,0 +1,5 @@
+//! Authorization policies against any facts.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| strata_fuzz::authorize(data));

@@ -1,0 +1,5 @@
+//! Regular expressions of routes.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| strata_fuzz::regex(data));
