@@ -7,6 +7,8 @@ use crate::worker::{Shared, Unbound, Worker};
 use anyhow::Context as _;
 use mesh_discovery::SnapshotReceiver;
 use mesh_identity::{CertificateSource, Identities};
+use mesh_proxy::Addresses;
+use mesh_proxy::admin::Pages;
 use mesh_runtime::{Context, ReadyGate, Workers};
 use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
 use mesh_tls::CertificateReceiver;
@@ -28,7 +30,7 @@ pub(crate) fn start(
     settings: Settings,
     context: &Context,
     logging: Option<Arc<LogHandle>>,
-) -> anyhow::Result<admin::Addresses> {
+) -> anyhow::Result<Addresses> {
     tracing::info!(?settings, "starting");
     let shown = format!("{settings:#?}");
     if matches!(settings.certificates, CertificateSource::SelfSigned) {
@@ -60,20 +62,17 @@ pub(crate) fn start(
         connections: context.connections.clone(),
         unbound: Unbound::default(),
     });
-    let pages = admin::Pages {
-        shared: shared.clone(),
-        identities,
+    let pages = Pages {
+        metrics: shared.metrics.clone(),
         discovery: discovery.status,
         readiness: context.readiness.clone(),
-        settings: shown,
+        drain: context.drain.clone(),
         logging,
     };
-    let addresses = admin::Addresses {
-        admin: settings.process.addresses.admin,
-        metrics: settings.process.addresses.metrics,
-        readiness: settings.process.addresses.readiness,
-    };
-    let addresses = admin::serve(pages, &context.scope, addresses).context("admin pages")?;
+    let dump = admin::config_dump(shared.clone(), identities, shown);
+    let addresses =
+        mesh_proxy::admin::serve(&context.scope, settings.process.addresses, pages, dump)
+            .context("admin pages")?;
 
     let control = Control {
         builder,

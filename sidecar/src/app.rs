@@ -7,6 +7,7 @@ use crate::{admin, inbound, local, outbound, plaintext, waypoint};
 use anyhow::Context as _;
 use mesh_identity::{CertificateReceiver, Identities};
 use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND};
+use mesh_proxy::admin::Pages;
 use mesh_runtime::{Context, ReadyGate};
 use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
 use std::io;
@@ -58,14 +59,16 @@ pub(crate) async fn start(
     let node = Arc::new(Node::new(settings.proxy, parts, context));
     let first = first_certificate(node.certificate.clone(), certified);
     context.scope.spawn("first certificate", first);
-    let pages = admin::Pages {
-        node: node.clone(),
+    let pages = Pages {
+        metrics: node.metrics.clone(),
         discovery: discovery.status,
         readiness: context.readiness.clone(),
-        settings: shown,
+        drain: context.drain.clone(),
         logging,
     };
-    admin::serve(pages, &context.scope, settings.process.addresses).context("admin pages")?;
+    let dump = admin::config_dump(node.clone(), shown);
+    mesh_proxy::admin::serve(&context.scope, settings.process.addresses, pages, dump)
+        .context("admin pages")?;
     listen(&node, context).await?;
     listening.open();
     Ok(node)

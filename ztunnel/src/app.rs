@@ -7,7 +7,8 @@ use crate::pods::{self, PodSpec, Pods};
 use crate::settings::{PodSource, Settings};
 use anyhow::Context as _;
 use mesh_identity::{CertificateSource, Identities};
-use mesh_proxy::WorkloadInfo;
+use mesh_proxy::admin::Pages;
+use mesh_proxy::{Addresses, WorkloadInfo};
 use mesh_runtime::Context;
 use mesh_telemetry::{LogHandle, Metrics};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub(crate) async fn start(
     settings: Settings,
     context: &Context,
     logging: Option<Arc<LogHandle>>,
-) -> anyhow::Result<(Arc<Node>, admin::Addresses)> {
+) -> anyhow::Result<(Arc<Node>, Addresses)> {
     tracing::info!(?settings, "starting");
     let shown = format!("{settings:#?}");
     if matches!(settings.certificates, CertificateSource::SelfSigned) {
@@ -51,19 +52,17 @@ pub(crate) async fn start(
     let follow = Locals::follow(node.locals.clone(), discovery.snapshots.clone());
     context.scope.spawn("local workloads", follow);
 
-    let pages = admin::Pages {
-        node: node.clone(),
+    let pages = Pages {
+        metrics: node.metrics.clone(),
         discovery: discovery.status,
         readiness: context.readiness.clone(),
-        settings: shown,
+        drain: context.drain.clone(),
         logging,
     };
-    let addresses = admin::Addresses {
-        admin: settings.process.addresses.admin,
-        metrics: settings.process.addresses.metrics,
-        readiness: settings.process.addresses.readiness,
-    };
-    let addresses = admin::serve(pages, &context.scope, addresses).context("admin pages")?;
+    let dump = admin::config_dump(node.clone(), shown);
+    let addresses =
+        mesh_proxy::admin::serve(&context.scope, settings.process.addresses, pages, dump)
+            .context("admin pages")?;
 
     let mut pods = Pods::new(node.clone(), context.workers.clone());
     match settings.pods {

@@ -1,8 +1,10 @@
-//! What every proxy binary is made of: common settings, and the way up and down.
+//! What every proxy binary is made of: common settings, the way up and down, and
+//! admin pages.
 //!
 //! A binary flattens the flags of [`settings`] into its own, checks all of them together, and hands
 //! what comes out to [`run`]. What only one proxy does stays with that proxy.
 
+pub mod admin;
 mod run;
 pub mod settings;
 

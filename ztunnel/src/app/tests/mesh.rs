@@ -1,13 +1,13 @@
 //! Two nodes, an application, and ways to connect.
 
 use super::{PATIENCE, start};
-use crate::admin::Addresses;
 use crate::node::Node;
 use crate::pods::Worker;
 use crate::settings::{Flags, Settings};
 use crate::{facts, inbound_plaintext, outbound};
 use clap::Parser;
 use mesh_net::ListenOptions;
+use mesh_proxy::Addresses;
 use mesh_runtime::{Drain, RunOptions, Scope, Workers};
 use mesh_telemetry::RecordTap;
 use std::io::{Read, Write};

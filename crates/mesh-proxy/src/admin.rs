@@ -1,0 +1,91 @@
+//! Admin pages on loopback, metrics and readiness on ports of their own.
+
+use crate::settings::Addresses;
+use mesh_discovery::{DiscoveryStatus, StatusReceiver};
+use mesh_runtime::{AdminResponse, AdminRoutes, Drain, Readiness, Scope, serve_admin};
+use mesh_telemetry::{LogHandle, Metrics};
+use std::io;
+use std::sync::Arc;
+
+/// What the pages of every proxy show, and what its actions act on.
+#[derive(Debug)]
+pub struct Pages {
+    /// `/metrics`, `/stats/prometheus`, and `/debug/connections` of what is open now.
+    pub metrics: Metrics,
+    /// `/debug/discovery`: how discovery fares.
+    pub discovery: StatusReceiver,
+    /// `/healthz/ready`.
+    pub readiness: Readiness,
+    /// Started by `/quitquitquit`.
+    pub drain: Drain,
+    /// Set by `/logging?level=`; without it there is no such page.
+    pub logging: Option<Arc<LogHandle>>,
+}
+
+/// Serves all pages; gives the addresses bound. `config_dump` answers `/config_dump`, the one page
+/// that is not the same for every proxy.
+///
+/// # Errors
+/// When an address cannot be bound; the error names it.
+pub fn serve(
+    scope: &Scope,
+    at: Addresses,
+    pages: Pages,
+    config_dump: impl Fn(&DiscoveryStatus) -> AdminResponse + Send + Sync + 'static,
+) -> io::Result<Addresses> {
+    let metrics = pages.metrics.clone();
+    let show = move |_: &str| AdminResponse::metrics(metrics.encode());
+    let stats = AdminRoutes::new()
+        .get("/metrics", show.clone())
+        .get("/stats/prometheus", show);
+    let readiness = AdminRoutes::new().readiness(&pages.readiness);
+    Ok(Addresses {
+        metrics: serve_admin(scope, at.metrics, stats)?,
+        readiness: serve_admin(scope, at.readiness, readiness)?,
+        admin: serve_admin(scope, at.admin, routes(pages, config_dump))?,
+    })
+}
+
+fn routes(
+    pages: Pages,
+    config_dump: impl Fn(&DiscoveryStatus) -> AdminResponse + Send + Sync + 'static,
+) -> AdminRoutes {
+    let Pages {
+        metrics,
+        discovery,
+        readiness,
+        drain,
+        logging,
+    } = pages;
+    let status = discovery.clone();
+    let routes = AdminRoutes::new()
+        .readiness(&readiness)
+        .get("/config_dump", move |_| config_dump(&discovery.borrow()))
+        .get("/debug/connections", move |_| {
+            AdminResponse::json(&metrics.open_connections())
+        })
+        .get("/debug/discovery", move |_| {
+            AdminResponse::json(&**status.borrow())
+        })
+        .post("/quitquitquit", move |_| {
+            drain.start();
+            AdminResponse::text("shutting down\n")
+        });
+    match logging {
+        Some(logging) => routes.post("/logging", move |query| set_level(&logging, query)),
+        None => routes,
+    }
+}
+
+fn set_level(logging: &LogHandle, query: &str) -> AdminResponse {
+    let Some(level) = query.split('&').find_map(|p| p.strip_prefix("level=")) else {
+        return AdminResponse::status(400, "give ?level=, such as info or mesh_hbone=debug\n");
+    };
+    match logging.set_filter(level) {
+        Ok(()) => AdminResponse::text(format!("log filter is now {level}\n")),
+        Err(error) => AdminResponse::status(400, format!("{error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
