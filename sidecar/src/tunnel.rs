@@ -12,6 +12,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::net::{TcpListener, TcpStream};
 
 /// One tunnel whose handshake is done; shared by its streams.
@@ -25,6 +26,8 @@ pub(crate) struct Tunnel {
     /// The address it connected to.
     pub(crate) local_ip: IpAddr,
     facts: fn(SocketAddr) -> ConnectionFacts,
+    /// End of the certificate that proved the identity.
+    proven_until: SystemTime,
     /// What the peer was trusted under.
     certificate: Arc<WorkloadCertificate>,
     _permit: Permit,
@@ -87,7 +90,9 @@ where
 {
     let node = tunnel.worker.node.clone();
     let (settings, scope) = (&node.proxy.server, &node.connections);
-    let ended = mesh_hbone::serve(stream, settings, &node.drain, scope, |incoming| {
+    // A certificate that ran out proves nothing more: no new streams on it.
+    let stale = mesh_hbone::passed(tunnel.proven_until);
+    let ended = mesh_hbone::serve_until(stream, settings, &node.drain, scope, stale, |incoming| {
         serve(tunnel.clone(), incoming)
     });
     // Its streams have records of their own; this is about the connection under them.
@@ -127,6 +132,7 @@ async fn handshake(
         worker,
         peer,
         identity: who.identity,
+        proven_until: who.not_after,
         local_ip,
         facts,
         certificate,

@@ -20,6 +20,7 @@ use mesh_telemetry::{ConnectionRecord, Party, Security};
 use mesh_tls::MeshStream;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::SystemTime;
 use tokio::net::{TcpListener, TcpStream};
 use trust::Trust;
 
@@ -30,6 +31,8 @@ struct Tunnel {
     identity: SpiffeId,
     local_ip: IpAddr,
     trust: Trust,
+    /// End of the certificate that proved the identity.
+    proven_until: SystemTime,
     _permit: Permit,
 }
 
@@ -53,7 +56,14 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
     };
     let tunnel = Rc::new(tunnel);
     let (settings, scope) = (&pod.node.proxy.server, &pod.connections);
-    let ended = mesh_hbone::serve(stream, settings, &pod.drain, scope, |incoming| {
+    // What proved the peer holds no longer: it must prove itself anew before it opens more.
+    let stale = async {
+        tokio::select! {
+            () = mesh_hbone::passed(tunnel.proven_until) => {}
+            _ = tunnel.trust.lost() => {}
+        }
+    };
+    let ended = mesh_hbone::serve_until(stream, settings, &pod.drain, scope, stale, |incoming| {
         serve(tunnel.clone(), incoming)
     });
     if let Err(error) = ended.await {
@@ -85,6 +95,7 @@ async fn handshake(
     let tunnel = Tunnel {
         peer,
         identity: who.identity,
+        proven_until: who.not_after,
         local_ip,
         trust,
         _permit: permit,

@@ -19,7 +19,7 @@ mod trace;
 pub use baggage::{Baggage, Forwarded};
 pub use error::TunnelError;
 pub use pool::{ConnectRequest, Dial, Pool, TunnelKey};
-pub use server::{Incoming, serve};
+pub use server::{Incoming, passed, serve, serve_until};
 pub use settings::{KeepAlive, PoolSettings, ServerSettings, Windows};
 pub use stream::HboneStream;
 pub use trace::{new_traceparent, trace_id};

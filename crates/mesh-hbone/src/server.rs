@@ -10,13 +10,16 @@ use mesh_runtime::{Drain, Scope};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 /// Longest authority taken: a DNS name of 253 bytes and a port, with room.
 const AUTHORITY_BYTES_MAX: usize = 300;
 /// How long a cut connection may take to send its last frames.
-const CLOSE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest sleep in one piece while the wall clock is waited for.
+const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
 
 /// A CONNECT request, checked to be one: method CONNECT, an authority with host and port.
 pub struct Incoming {
@@ -96,18 +99,47 @@ where
     F: Fn(Incoming) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
+    let never = std::future::pending();
+    serve_until(stream, settings, drain, scope, never, handler).await
+}
+
+/// As [`serve`]; once `retire` is done the peer is told to open no more streams here, so that the
+/// next one comes on a connection for which it proves itself anew. Streams there run on.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_until<S, F, Fut>(
+    stream: S,
+    settings: &ServerSettings,
+    drain: &Drain,
+    scope: &Scope,
+    retire: impl Future<Output = ()>,
+    handler: F,
+) -> Result<(), TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Fn(Incoming) -> Fut,
+    Fut: Future<Output = ()> + 'static,
+{
     let mut connection = handshake(stream, settings).await?;
     let silent = keepalive::until_silent(connection.ping_pong(), settings.keep_alive);
     tokio::pin!(silent);
-    let mut draining = false;
+    let leaving = async {
+        tokio::select! {
+            () = drain.started() => {}
+            () = retire => {}
+        }
+    };
+    tokio::pin!(leaving);
+    let mut left = false;
     let tasks = Tasks::new(settings.streams_max.saturating_mul(2));
     loop {
         tokio::select! {
             biased;
             () = scope.cancelled() => break,
             () = drain.forced() => break,
-            () = drain.started(), if !draining => {
-                draining = true;
+            () = &mut leaving, if !left => {
+                left = true;
                 connection.graceful_shutdown();
             }
             () = &mut silent => return Err(TunnelError::KeepAlive),
@@ -124,6 +156,16 @@ where
     // The last frames are a courtesy; a peer that does not take them is cut all the same.
     drop(timeout(CLOSE_TIMEOUT, poll_fn(|cx| connection.poll_closed(cx))).await);
     Ok(())
+}
+
+/// Waits for a moment of the wall clock, which may jump, such as the end of a peer's certificate.
+pub async fn passed(moment: SystemTime) {
+    while let Ok(left) = moment.duration_since(SystemTime::now()) {
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(CLOCK_STEP_MAX)).await;
+    }
 }
 
 async fn handshake<S>(

@@ -175,6 +175,29 @@ fn after_a_goaway_streams_run_on_and_the_next_request_dials_anew() {
 }
 
 #[test]
+fn a_retired_connection_takes_no_more_streams_and_those_there_run_on() {
+    local(async |scope| {
+        let origin = Origin::start(&scope, async |incoming: Incoming| {
+            echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+        });
+        let pool = Pool::new(PoolSettings::default(), &scope);
+        let mut old = open(&pool, &origin).await.unwrap();
+        origin.retire();
+        for _ in 0..3 {
+            old.write_all(b"x").await.unwrap();
+            assert_eq!(old.read_u8().await.unwrap(), b'x');
+        }
+        let mut new = open(&pool, &origin).await.unwrap();
+        assert_eq!(origin.connections(), 2, "the peer proves itself anew");
+        for stream in [&mut old, &mut new] {
+            stream.write_all(b"y").await.unwrap();
+            assert_eq!(stream.read_u8().await.unwrap(), b'y');
+        }
+        scope.cancel();
+    });
+}
+
+#[test]
 fn what_is_not_a_connect_to_host_and_port_is_answered_400() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |_: Incoming| {});

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use mesh_hbone::{
     ConnectRequest, Dial, HboneStream, Incoming, Pool, ServerSettings, TunnelError, TunnelKey,
-    serve,
+    serve_until,
 };
 use mesh_model::SpiffeId;
 use mesh_net::{ConnectOptions, ListenOptions};
@@ -73,6 +73,7 @@ pub(crate) struct Origin {
     connections: Rc<Cell<usize>>,
     requests: Rc<Cell<usize>>,
     drain: Rc<RefCell<Drain>>,
+    retired: Rc<RefCell<Drain>>,
 }
 
 impl Origin {
@@ -103,9 +104,11 @@ impl Origin {
             connections: Rc::default(),
             requests: Rc::default(),
             drain: Rc::new(RefCell::new(drain.clone())),
+            retired: Rc::new(RefCell::new(Drain::new())),
         };
         let (connections, requests) = (origin.connections.clone(), origin.requests.clone());
         let (drain, tasks) = (origin.drain.clone(), scope.clone());
+        let retired = origin.retired.clone();
         let handler = Rc::new(handler);
         scope.spawn_local("origin", async move {
             let certificate = certificate("server");
@@ -114,7 +117,7 @@ impl Origin {
                 connections.set(connections.get() + 1);
                 let (certificate, drain) = (certificate.clone(), drain.borrow().clone());
                 let (handler, requests) = (handler.clone(), requests.clone());
-                let scope = tasks.clone();
+                let (scope, retired) = (tasks.clone(), retired.borrow().clone());
                 tasks.spawn_local("origin connection", async move {
                     let Ok((tls, _)) = mesh_tls::accept_mesh(tcp, &certificate).await else {
                         return;
@@ -124,7 +127,9 @@ impl Origin {
                         handler(incoming)
                     };
                     let settings = ServerSettings::default();
-                    drop(serve(tls, &settings, &drain, &scope, counted).await);
+                    let retire = retired.started();
+                    let served = serve_until(tls, &settings, &drain, &scope, retire, counted);
+                    drop(served.await);
                 });
             }
         });
@@ -144,6 +149,11 @@ impl Origin {
     /// The drain of connections from now on.
     pub(crate) fn use_drain(&self, drain: &Drain) {
         *self.drain.borrow_mut() = drain.clone();
+    }
+
+    /// Takes no more streams on the connections there are.
+    pub(crate) fn retire(&self) {
+        self.retired.replace(Drain::new()).start();
     }
 
     /// The pool key of this server.
