@@ -243,7 +243,7 @@ impl Downstream {
             guard.set_route(&rule.name);
         }
         let started = Instant::now();
-        let revoked = Policies::revocation(&self.context, snapshot, &head, request.headers());
+        let mut revoked = Policies::revocation(&self.context, snapshot, &head, request.headers());
         let version = self.upstream_version(&request, forward.target.app_protocol);
         let upgrade = headers::upgrade_wanted(&request);
         let switching = upgrade.is_some();
@@ -257,7 +257,16 @@ impl Downstream {
             switching,
             started,
         };
-        let (mut response, sent) = sending.run(request, &forward).await?;
+        let run = sending.run(request, &forward);
+        let (mut response, sent) = match &mut revoked {
+            None => run.await?,
+            // A body may go up for long before an answer comes down.
+            Some(revoked) => tokio::select! {
+                biased;
+                (reason, detail) = revoked => return Err(Failure::new(reason, detail)),
+                done = run => done?,
+            },
+        };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !switching {
                 let detail = "the upstream switches protocols without being asked";

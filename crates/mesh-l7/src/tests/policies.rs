@@ -169,3 +169,24 @@ fn a_policy_change_cuts_the_response_under_way() {
         assert_eq!(record["response_code"], 200);
     });
 }
+
+#[test]
+fn a_policy_change_ends_a_request_that_has_no_answer_yet() {
+    run(|mut world| async move {
+        let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
+        let app = world.origin(move |_| {
+            arrived.send(()).unwrap();
+            std::future::pending()
+        });
+        sidecar_of(&mut world, app);
+        let mut client = dial(world.proxy()).await;
+        let head = b"POST /admin HTTP/1.1\r\nhost: app\r\ncontent-length: 9\r\n\r\nhalf";
+        client.write_all(head).await.unwrap();
+        arrivals.recv().await.unwrap();
+        world.put(deny("/other"));
+        world.put(deny("/admin"));
+        let answer = read_until(&mut client, "\r\n\r\n").await;
+        assert_eq!(status(&answer), 403);
+        assert_eq!(world.record().await["reason"], "policy_revoked");
+    });
+}
