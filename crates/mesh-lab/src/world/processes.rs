@@ -59,7 +59,8 @@ pub fn token(
     }
     let file = folder.join("tokens").join(pod);
     fs::create_dir_all(folder.join("tokens"))?;
-    fs::write(&file, &output.stdout).with_context(|| file.display().to_string())?;
+    // Without the newline of a terminal: not every client of the mesh takes it off.
+    fs::write(&file, output.stdout.trim_ascii_end()).with_context(|| file.display().to_string())?;
     Ok(file)
 }
 

@@ -1,0 +1,337 @@
+//! Six pods on two nodes, half of them behind our node proxy, half behind the peer, and one control
+//! plane and one authority, ours, for all.
+
+use crate::apps::{self, Seen};
+use crate::matrix::Side;
+use anyhow::{Context, Result, bail};
+use mesh_lab::Place;
+use mesh_lab::forward;
+use mesh_lab::process::{Process, ProcessSpec, Ready};
+use mesh_lab::topology::{NodeSpec, PodSpec as PlaceSpec, Topology};
+use mesh_lab::world::pods::{self, PodSpec};
+use mesh_lab::world::processes::{self, AUTHORITY_NAME, CONTROL_NAME, Proxy};
+use mesh_lab::world::{AUTHORITY, CONTROL};
+use mesh_redirect::{InPodOptions, Mode, RuleSet};
+use mesh_runtime::Scope;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PODS: &str = include_str!("configuration/pods.yaml");
+const SERVICES: &str = include_str!("configuration/services.yaml");
+const POLICIES: &str = include_str!("configuration/policies.yaml");
+/// The policy that is added and taken away.
+pub(crate) const CUT_POLICY: &str = include_str!("configuration/cut.yaml");
+
+/// The pod that is in no mesh: it has no redirection, and the control plane does not know it.
+pub(crate) const STRANGER: &str = "stranger";
+const STRANGER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 30);
+/// How long a program may take to become ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a proxy that was asked to end lets connections run on, both sides.
+pub(crate) const DRAIN: Duration = Duration::from_secs(10);
+/// Where the control plane and the authority are found inside a pod of the peer.
+const RELAY_XDS: u16 = 15112;
+const RELAY_CA: u16 = 15113;
+
+/// What runs.
+pub(crate) struct Mesh {
+    pub(crate) topology: Topology,
+    /// What the applications saw.
+    pub(crate) seen: Seen,
+    processes: BTreeMap<String, Process>,
+    background: Background,
+    folder: TempDir,
+}
+
+impl Mesh {
+    /// Starts everything and waits until it is ready.
+    pub(crate) async fn start(peer: &Path) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("interop-").tempdir()?;
+        let pods = pods::read(PODS)?;
+        let topology = network(&pods)?;
+        write_configuration(folder.path())?;
+        for pod in &pods {
+            let rules = RuleSet::new(&Mode::InPod(InPodOptions::default()));
+            topology.pod(&pod.name)?.enter(|| rules.apply())??;
+        }
+        let seen = Seen::default();
+        let background = Background::start(&topology, &pods, &seen)?;
+        let mut mesh = Self {
+            topology,
+            seen,
+            processes: BTreeMap::new(),
+            background,
+            folder,
+        };
+        mesh.start_control().await?;
+        let binaries = binaries()?;
+        for node in ["node-1", "node-2"] {
+            let spec = mesh.our_proxy(&binaries, node, &pods)?;
+            let place = mesh.topology.node(node)?.clone();
+            mesh.run(&place, spec)?;
+        }
+        for pod in pods.iter().filter(|pod| side(pod) == Side::Their) {
+            let spec = mesh.their_proxy(&binaries, peer, pod)?;
+            let place = mesh.topology.pod(&pod.name)?.clone();
+            mesh.run(&place, spec)?;
+        }
+        for process in mesh.processes.values_mut() {
+            process.ready(&Ready::mesh(), READY_WITHIN).await?;
+        }
+        Ok(mesh)
+    }
+
+    /// A pod's place.
+    pub(crate) fn pod(&self, name: &str) -> Result<&Place> {
+        self.topology.pod(name)
+    }
+
+    /// The proxy that serves a pod.
+    pub(crate) fn proxy_of(&mut self, pod: &str) -> Result<&mut Process> {
+        let name = match pod {
+            "our-server" => "ztunnel node-2".to_owned(),
+            _ if pod.starts_with("our-") => "ztunnel node-1".to_owned(),
+            _ => peer_name(pod),
+        };
+        self.processes
+            .get_mut(&name)
+            .with_context(|| format!("no process is called {name}"))
+    }
+
+    /// Starts the proxy that serves a pod again, and waits until it is ready.
+    pub(crate) async fn restart_proxy_of(&mut self, pod: &str) -> Result<()> {
+        let proxy = self.proxy_of(pod)?;
+        proxy.restart()?;
+        proxy.ready(&Ready::mesh(), READY_WITHIN).await
+    }
+
+    /// A file of the configuration folder.
+    pub(crate) fn configuration(&self, name: &str) -> PathBuf {
+        self.folder.path().join("configuration").join(name)
+    }
+
+    /// Ends everything; the logs stay when they may be of use.
+    pub(crate) fn finish(self, keep: bool) {
+        let Self {
+            processes,
+            mut background,
+            folder,
+            ..
+        } = self;
+        drop(processes);
+        background.end();
+        if keep {
+            println!("logs: {}", folder.keep().join("logs").display());
+        }
+    }
+
+    async fn start_control(&mut self) -> Result<()> {
+        let binaries = binaries()?;
+        let folder = self.folder.path().to_owned();
+        let token =
+            |account: &str, pod| processes::token(&binaries, &folder, account, pod, "node-1");
+        // Makes the key by which the authority will know tokens, before either is up.
+        token("strata-system/mesh-control", "mesh-control")?;
+        let authority_token = token("strata-system/mesh-ca", "mesh-ca")?;
+        let control = processes::control(&binaries, &folder, &folder.join("configuration"));
+        let authority = processes::authority(&binaries, &folder, &authority_token);
+        let place = self.topology.pod("control")?.clone();
+        self.run(&place, control)?;
+        let place = self.topology.pod("ca")?.clone();
+        self.run(&place, authority)?;
+        for process in self.processes.values_mut() {
+            process.ready(&Ready::mesh(), READY_WITHIN).await?;
+        }
+        Ok(())
+    }
+
+    /// Our node proxy, for the pods of a node that are ours.
+    fn our_proxy(&self, binaries: &Path, node: &str, pods: &[PodSpec]) -> Result<ProcessSpec> {
+        let base = self.folder.path();
+        let account = "strata-system/ztunnel";
+        let token = processes::token(binaries, base, account, &format!("ztunnel-{node}"), node)?;
+        let folder = base.join("pods").join(node);
+        fs::create_dir_all(&folder)?;
+        let ours = |pod: &&PodSpec| pod.node == node && side(pod) == Side::Our;
+        for pod in pods.iter().filter(ours) {
+            let path = self.topology.pod(&pod.name)?.path();
+            let file = folder.join(format!("{}.yaml", pod.name));
+            fs::write(file, processes::pod_file(pod, path))?;
+        }
+        let proxy = Proxy {
+            binaries,
+            folder: base,
+            token: &token,
+            otlp: None,
+        };
+        let address = self.topology.node(node)?.v4();
+        Ok(proxy
+            .ztunnel(node, address, &folder)
+            .env("CONNECTION_TERMINATION_DEADLINE", drain()))
+    }
+
+    /// The peer, for one pod, in the pod. It dials control plane and authority like any program of
+    /// the pod, so the redirection would take it to itself; it finds them on the loopback instead.
+    fn their_proxy(&self, binaries: &Path, peer: &Path, pod: &PodSpec) -> Result<ProcessSpec> {
+        let base = self.folder.path();
+        let account = format!("{}/{}", pod.namespace, pod.service_account);
+        let token = processes::token(binaries, base, &account, &pod.name, &pod.node)?;
+        let root = base.join("ca/root-cert.pem").display().to_string();
+        let workload = format!("{}/{}/{}", pod.namespace, pod.name, pod.service_account);
+        let name = peer_name(&pod.name);
+        let log = processes::log(base, &name);
+        Ok(ProcessSpec::new(name, peer, log)
+            .env("PROXY_MODE", "dedicated")
+            .env("PROXY_WORKLOAD_INFO", workload)
+            .env("XDS_ADDRESS", format!("https://127.0.0.1:{RELAY_XDS}"))
+            .env("XDS_ROOT_CA", &root)
+            .env("ALT_XDS_HOSTNAME", CONTROL_NAME)
+            .env("CA_ADDRESS", format!("https://127.0.0.1:{RELAY_CA}"))
+            .env("CA_ROOT_CA", &root)
+            .env("ALT_CA_HOSTNAME", AUTHORITY_NAME)
+            .env("AUTH_TOKEN", token.display().to_string())
+            .env("NODE_NAME", &pod.node)
+            .env("POD_NAME", &pod.name)
+            .env("POD_NAMESPACE", &pod.namespace)
+            .env("SERVICE_ACCOUNT", &pod.service_account)
+            .env("INSTANCE_IP", pod.address.to_string())
+            .env("PACKET_MARK", mesh_model::PACKET_MARK.to_string())
+            .env("ENABLE_ORIG_SRC", "true")
+            // Our rules do not capture DNS unless asked.
+            .env("ISTIO_META_DNS_CAPTURE", "false")
+            .env("CONNECTION_TERMINATION_DEADLINE", drain())
+            .env("RUST_LOG", "info"))
+    }
+
+    fn run(&mut self, place: &Place, spec: ProcessSpec) -> Result<()> {
+        let name = spec.name.clone();
+        self.processes.insert(name, Process::start(place, spec)?);
+        Ok(())
+    }
+}
+
+/// Applications and relays, on a thread of their own: they go on while no test waits.
+struct Background {
+    scope: Scope,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Background {
+    fn start(topology: &Topology, pods: &[PodSpec], seen: &Seen) -> Result<Self> {
+        let scope = Scope::new();
+        let mut servers = vec![topology.pod(STRANGER)?.clone()];
+        let mut relays = Vec::new();
+        for pod in pods {
+            let place = topology.pod(&pod.name)?;
+            if pod.name.ends_with("-server") {
+                servers.push(place.clone());
+            }
+            if side(pod) == Side::Their {
+                for (port, to) in [(RELAY_XDS, CONTROL), (RELAY_CA, AUTHORITY)] {
+                    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+                    relays.push((place.enter(listen)??, to));
+                }
+            }
+        }
+        let (told, started) = sync_channel(1);
+        let (outside, seen, owner) = (topology.outside().clone(), seen.clone(), scope.clone());
+        let work = async move || {
+            let start = || {
+                for place in &servers {
+                    apps::start(&owner, place, &seen)?;
+                }
+                for (listener, to) in relays {
+                    forward::start(&owner, listener, &outside, (to, 15012).into())?;
+                }
+                anyhow::Ok(())
+            };
+            // Nobody waits any more: then nobody misses the answer.
+            drop(told.send(start()));
+            owner.cancelled().await;
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let thread = thread::Builder::new()
+            .name("background".to_owned())
+            .spawn(move || runtime.block_on(work()))?;
+        started.recv().context("the applications did not start")??;
+        Ok(Self {
+            scope,
+            thread: Some(thread),
+        })
+    }
+
+    fn end(&mut self) {
+        self.scope.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has shown itself.
+            drop(thread.join());
+        }
+    }
+}
+
+fn network(pods: &[PodSpec]) -> Result<Topology> {
+    let nodes = [("node-1", 1), ("node-2", 2)].map(|(name, number)| NodeSpec {
+        name: name.to_owned(),
+        number,
+    });
+    let place = |name: &str, node: &str, address| PlaceSpec {
+        name: name.to_owned(),
+        node: node.to_owned(),
+        address,
+    };
+    let mut places = vec![
+        place("control", "node-1", CONTROL),
+        place("ca", "node-1", AUTHORITY),
+        place(STRANGER, "node-1", STRANGER_ADDRESS),
+    ];
+    for pod in pods {
+        let IpAddr::V4(address) = pod.address else {
+            bail!("pod {}: the lab numbers pods by IPv4", pod.name);
+        };
+        places.push(place(&pod.name, &pod.node, address));
+    }
+    Topology::create(&nodes, &places)
+}
+
+fn write_configuration(base: &Path) -> Result<()> {
+    let folder = base.join("configuration");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("pods.yaml"), PODS)?;
+    fs::write(folder.join("services.yaml"), SERVICES)?;
+    fs::write(folder.join("policies.yaml"), POLICIES)?;
+    Ok(())
+}
+
+fn side(pod: &PodSpec) -> Side {
+    if pod.name.starts_with(Side::Our.as_str()) {
+        Side::Our
+    } else {
+        Side::Their
+    }
+}
+
+fn peer_name(pod: &str) -> String {
+    format!("peer {pod}")
+}
+
+fn drain() -> String {
+    format!("{}s", DRAIN.as_secs())
+}
+
+/// The folder of the binaries: beside the folder of this test program.
+fn binaries() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let folder = program
+        .parent()
+        .and_then(|deps| deps.parent())
+        .context("no build folder")?;
+    Ok(folder.to_owned())
+}

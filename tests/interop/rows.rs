@@ -1,0 +1,394 @@
+//! What is tried, for one client and one server at a time.
+
+use crate::apps::{
+    ANYONE, BULK, BULK_BYTES, CUT, DENIED, ECHO, MIRROR, SERVER_FIRST, SERVER_FIRST_BYTES,
+};
+use crate::matrix::{Pair, Side};
+use crate::mesh::{CUT_POLICY, DRAIN, Mesh, STRANGER};
+use crate::pattern;
+use anyhow::{Context, Result, bail, ensure};
+use mesh_lab::client::{Outcome, Target, tcp_exchange, tcp_outcome};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long anything small may take.
+const WAIT: Duration = Duration::from_secs(15);
+/// How long the bulk transfer may take.
+const BULK_WAIT: Duration = Duration::from_secs(120);
+/// Connections held open at a time: twice what one tunnel carries.
+const MANY: usize = 200;
+
+/// A row of the matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Row {
+    PodV4,
+    PodV6,
+    ServiceV4,
+    ServiceV6,
+    ClientEndsFirst,
+    ServerEndsFirst,
+    Bulk,
+    Many,
+    DeniedPort,
+    DeniedIdentity,
+    Plaintext,
+    Outside,
+    PolicyCut,
+    Drain,
+    RestartServer,
+    RestartClient,
+}
+
+/// In the order they are run: those that end proxies last.
+pub(crate) const ROWS: &[Row] = &[
+    Row::PodV4,
+    Row::PodV6,
+    Row::ServiceV4,
+    Row::ServiceV6,
+    Row::ClientEndsFirst,
+    Row::ServerEndsFirst,
+    Row::Bulk,
+    Row::Many,
+    Row::DeniedPort,
+    Row::DeniedIdentity,
+    Row::Plaintext,
+    Row::Outside,
+    Row::PolicyCut,
+    Row::Drain,
+    Row::RestartServer,
+    Row::RestartClient,
+];
+
+impl Row {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PodV4 => "pod IPv4 to pod IPv4, source address kept",
+            Self::PodV6 => "pod IPv6 to pod IPv6, source address kept",
+            Self::ServiceV4 => "service VIP, IPv4",
+            Self::ServiceV6 => "service VIP, IPv6",
+            Self::ClientEndsFirst => "half-close: client ends first",
+            Self::ServerEndsFirst => "half-close: server ends first",
+            Self::Bulk => "100 MiB each way at once, compared",
+            Self::Many => "200 connections held at a time",
+            Self::DeniedPort => "denied by DENY policy: no byte",
+            Self::DeniedIdentity => "denied as another identity: no byte",
+            Self::Plaintext => "plaintext under STRICT: no byte",
+            Self::Outside => "client to outside the mesh",
+            Self::PolicyCut => "new policy cuts a live connection",
+            Self::Drain => "server proxy drains, live connection goes on",
+            Self::RestartServer => "server proxy killed and restarted",
+            Self::RestartClient => "client proxy killed and restarted",
+        }
+    }
+
+    /// Tries it; what is worth a note in the table comes back.
+    pub(crate) async fn run(self, mesh: &mut Mesh, pair: Pair) -> Result<String> {
+        let at = Ends::new(mesh, pair)?;
+        match self {
+            Self::PodV4 => at.keeps_source(mesh, at.server_v4, at.client_v4).await,
+            Self::PodV6 => at.keeps_source(mesh, at.server_v6, at.client_v6).await,
+            Self::ServiceV4 => at.exchange(mesh, at.vip_v4, MIRROR - 8000).await,
+            Self::ServiceV6 => at.exchange(mesh, at.vip_v6, MIRROR - 8000).await,
+            Self::ClientEndsFirst => at.exchange(mesh, at.server_v4, MIRROR).await,
+            Self::ServerEndsFirst => at.server_ends_first(mesh).await,
+            Self::Bulk => at.bulk(mesh).await,
+            Self::Many => at.many(mesh).await,
+            Self::DeniedPort => at.refused(mesh, &at.client, DENIED).await,
+            Self::DeniedIdentity => at.denied_identity(mesh).await,
+            Self::Plaintext => at.refused(mesh, STRANGER, ANYONE).await,
+            Self::Outside => {
+                let stranger = mesh.pod(STRANGER)?.v4().into();
+                at.exchange(mesh, stranger, MIRROR).await
+            }
+            Self::PolicyCut => at.policy_cut(mesh).await,
+            Self::Drain => at.drain(mesh).await,
+            Self::RestartServer => at.restart(mesh, &at.server).await,
+            Self::RestartClient => at.restart(mesh, &at.client).await,
+        }
+    }
+}
+
+/// A client and a server.
+struct Ends {
+    client: String,
+    other: String,
+    server: String,
+    client_v4: IpAddr,
+    client_v6: IpAddr,
+    server_v4: IpAddr,
+    server_v6: IpAddr,
+    vip_v4: IpAddr,
+    vip_v6: IpAddr,
+}
+
+impl Ends {
+    fn new(mesh: &Mesh, pair: Pair) -> Result<Self> {
+        let client = format!("{}-client", pair.client.as_str());
+        let server = format!("{}-server", pair.server.as_str());
+        let number = match pair.server {
+            Side::Our => 1,
+            Side::Their => 2,
+        };
+        let (from, to) = (mesh.pod(&client)?, mesh.pod(&server)?);
+        Ok(Self {
+            other: format!("{}-other", pair.client.as_str()),
+            client_v4: from.v4().into(),
+            client_v6: from.v6().into(),
+            server_v4: to.v4().into(),
+            server_v6: to.v6().into(),
+            vip_v4: Ipv4Addr::new(10, 96, 0, number).into(),
+            vip_v6: Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, number.into()).into(),
+            client,
+            server,
+        })
+    }
+
+    fn target(&self, mesh: &Mesh, ip: IpAddr, port: u16) -> Result<Target> {
+        from(mesh, &self.client, ip, port)
+    }
+
+    /// A live connection to the service, on which a byte has gone both ways.
+    async fn hold(&self, mesh: &Mesh, port: u16) -> Result<TcpStream> {
+        let target = self.target(mesh, self.vip_v4, port - 8000)?;
+        let mut stream = target.connect_tcp().await?;
+        ping(&mut stream).await?;
+        Ok(stream)
+    }
+
+    /// Sends, ends, and must get the same back from a server that answers only after the end.
+    async fn exchange(&self, mesh: &Mesh, ip: IpAddr, port: u16) -> Result<String> {
+        let target = self.target(mesh, ip, port)?;
+        let sent: Vec<u8> = (0..70_000_u32).flat_map(u32::to_le_bytes).collect();
+        let answer = tcp_exchange(&target, &sent, WAIT).await?;
+        ensure!(
+            answer == sent,
+            "{} of {} bytes came back, or others",
+            answer.len(),
+            sent.len()
+        );
+        Ok(String::new())
+    }
+
+    async fn keeps_source(&self, mesh: &Mesh, ip: IpAddr, source: IpAddr) -> Result<String> {
+        let note = self.exchange(mesh, ip, MIRROR).await?;
+        let visit = mesh.seen.last(&self.server, MIRROR);
+        let seen = visit.context("no connection arrived")?.from;
+        ensure!(seen == source, "the server saw {seen}, not {source}");
+        Ok(note)
+    }
+
+    async fn server_ends_first(&self, mesh: &Mesh) -> Result<String> {
+        const BACK: u64 = 300_000;
+        let target = self.target(mesh, self.vip_v4, SERVER_FIRST - 8000)?;
+        let mut stream = target.connect_tcp().await?;
+        let received = timeout(WAIT, pattern::receive(&mut stream))
+            .await
+            .context("the server's end did not come")??;
+        ensure!(
+            received == SERVER_FIRST_BYTES,
+            "{received} bytes before the server's end"
+        );
+        pattern::send(&mut stream, BACK).await?;
+        let back = mesh.seen.outcome(&self.server, SERVER_FIRST).await?;
+        ensure!(
+            back == BACK,
+            "{back} of {BACK} bytes after the server's end"
+        );
+        Ok(String::new())
+    }
+
+    async fn bulk(&self, mesh: &Mesh) -> Result<String> {
+        let started = Instant::now();
+        let target = self.target(mesh, self.vip_v4, BULK - 8000)?;
+        let mut stream = target.connect_tcp().await?;
+        let (mut read, mut write) = stream.split();
+        let both = async {
+            tokio::try_join!(
+                pattern::receive(&mut read),
+                pattern::send(&mut write, BULK_BYTES)
+            )
+        };
+        let (down, ()) = timeout(BULK_WAIT, both).await.context("too slow")??;
+        let up = mesh.seen.outcome(&self.server, BULK).await?;
+        ensure!(
+            (up, down) == (BULK_BYTES, BULK_BYTES),
+            "{up} bytes up, {down} down"
+        );
+        Ok(format!("{:.1} s", started.elapsed().as_secs_f32()))
+    }
+
+    /// Every connection has carried bytes before any ends.
+    async fn many(&self, mesh: &Mesh) -> Result<String> {
+        let before = mesh.seen.count(&self.server, ECHO);
+        let target = self.target(mesh, self.vip_v4, ECHO - 8000)?;
+        let all = Arc::new(Barrier::new(MANY));
+        let mut clients = JoinSet::new();
+        for number in 0..MANY {
+            let (target, all) = (target.clone(), Arc::clone(&all));
+            clients.spawn(async move {
+                let one = async {
+                    let mut stream = target.connect_tcp().await?;
+                    ping(&mut stream).await?;
+                    all.wait().await;
+                    ping(&mut stream).await?;
+                    finish(stream).await
+                };
+                timeout(WAIT * 2, one)
+                    .await
+                    .context("too slow, or another failed")
+                    .and_then(|outcome| outcome)
+                    .with_context(|| format!("connection {number}"))
+            });
+        }
+        let outcomes = clients.join_all().await;
+        let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        if let Some(first) = outcomes.into_iter().find_map(Result::err) {
+            return Err(first.context(format!("{failed} of {MANY} failed")));
+        }
+        let arrived = mesh.seen.count(&self.server, ECHO) - before;
+        ensure!(arrived == MANY, "{arrived} arrived");
+        Ok(String::new())
+    }
+
+    async fn denied_identity(&self, mesh: &Mesh) -> Result<String> {
+        self.refused(mesh, &self.other, ECHO).await?;
+        // That pod is not cut off altogether: what is for anyone is for it too.
+        let target = from(mesh, &self.other, self.server_v4, ANYONE)?;
+        let answer = tcp_exchange(&target, b"hello", WAIT).await?;
+        ensure!(answer == b"hello", "no answer on the port for anyone");
+        Ok(String::new())
+    }
+
+    /// A connection from a pod must end without a byte, and the server must not see it.
+    async fn refused(&self, mesh: &Mesh, pod: &str, port: u16) -> Result<String> {
+        let before = mesh.seen.count(&self.server, port);
+        let target = from(mesh, pod, self.server_v4, port)?;
+        let outcome = tcp_outcome(&target, b"let me in", WAIT).await;
+        let note = match outcome {
+            Outcome::Ended => "ended",
+            Outcome::Reset => "reset",
+            other => bail!("{other:?}"),
+        };
+        let arrived = mesh.seen.count(&self.server, port) - before;
+        ensure!(arrived == 0, "the server saw the connection");
+        Ok(note.to_owned())
+    }
+
+    async fn policy_cut(&self, mesh: &Mesh) -> Result<String> {
+        let mut stream = self.hold(mesh, CUT).await?;
+        let file = mesh.configuration("cut.yaml");
+        fs::write(&file, CUT_POLICY)?;
+        let started = Instant::now();
+        let cut = timeout(WAIT, ended(&mut stream)).await;
+        let after = started.elapsed();
+        let denied = self.refused(mesh, &self.client, CUT).await;
+        fs::remove_file(&file)?;
+        cut.context("still alive")??;
+        denied.context("a new connection under the policy")?;
+        self.until_works(mesh, CUT).await?;
+        Ok(format!("{:.1} s", after.as_secs_f32()))
+    }
+
+    /// The server's proxy stops taking connections, and the live one is served to its end.
+    async fn drain(&self, mesh: &mut Mesh) -> Result<String> {
+        let mut stream = self.hold(mesh, ECHO).await?;
+        let tunnel = Target::new(SocketAddr::new(self.server_v4, 15008));
+        let tunnel = tunnel.from_place(mesh.pod(STRANGER)?);
+        let proxy = mesh.proxy_of(&self.server)?;
+        proxy.signal(nix::sys::signal::Signal::SIGTERM)?;
+        let closed = until(WAIT, async || tunnel.connect_tcp().await.is_err()).await;
+        let went_on = async {
+            ensure!(closed, "port 15008 still takes connections");
+            ping(&mut stream).await?;
+            finish(stream).await
+        };
+        let went_on = went_on.await;
+        let ended = proxy.terminate(DRAIN + WAIT).await;
+        mesh.restart_proxy_of(&self.server).await?;
+        self.until_works(mesh, ECHO).await?;
+        went_on.context("the live connection")?;
+        ended?;
+        Ok(String::new())
+    }
+
+    async fn restart(&self, mesh: &mut Mesh, pod: &str) -> Result<String> {
+        let mut stream = self.hold(mesh, ECHO).await?;
+        mesh.proxy_of(pod)?.kill()?;
+        timeout(WAIT * 2, ended(&mut stream))
+            .await
+            .context("the connection outlived its proxy")??;
+        mesh.restart_proxy_of(pod).await?;
+        let attempts = self.until_works(mesh, ECHO).await?;
+        Ok(match attempts {
+            1 => String::new(),
+            n => format!("{n} attempts"),
+        })
+    }
+
+    /// Gives how many attempts it took.
+    async fn until_works(&self, mesh: &Mesh, port: u16) -> Result<usize> {
+        let target = self.target(mesh, self.vip_v4, port - 8000)?;
+        let started = Instant::now();
+        for attempt in 1.. {
+            match tcp_exchange(&target, b"again", WAIT).await {
+                Ok(answer) if answer == b"again" => return Ok(attempt),
+                last if started.elapsed() > WAIT => bail!("no new connection works: {last:?}"),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        bail!("not tried")
+    }
+}
+
+fn from(mesh: &Mesh, pod: &str, ip: IpAddr, port: u16) -> Result<Target> {
+    Ok(Target::new(SocketAddr::new(ip, port)).from_place(mesh.pod(pod)?))
+}
+
+/// A kilobyte to an echo and back.
+async fn ping(stream: &mut TcpStream) -> Result<()> {
+    let exchange = async {
+        let mut back = [0; 1024];
+        stream.write_all(&[7; 1024]).await?;
+        stream.read_exact(&mut back).await?;
+        ensure!(back == [7; 1024], "other bytes came back");
+        Ok(())
+    };
+    timeout(WAIT, exchange).await.context("no echo")?
+}
+
+/// Ends a connection to an echo, which must end too, without another byte.
+async fn finish(mut stream: TcpStream) -> Result<()> {
+    stream.shutdown().await?;
+    let count = timeout(WAIT, stream.read(&mut [0; 16]))
+        .await
+        .context("no end")??;
+    ensure!(count == 0, "bytes after the last");
+    Ok(())
+}
+
+/// Waits until a connection ends, in whatever way.
+async fn ended(stream: &mut TcpStream) -> Result<()> {
+    match stream.read(&mut [0; 16]).await {
+        Ok(0) | Err(_) => Ok(()),
+        Ok(count) => bail!("{count} bytes instead of the end"),
+    }
+}
+
+/// Asks until it holds; whether it did in time.
+async fn until(within: Duration, holds: impl AsyncFn() -> bool) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < within {
+        if holds().await {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    false
+}
