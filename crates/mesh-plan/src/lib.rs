@@ -1,7 +1,7 @@
 //! Pure plans: what happens to a connection or request, and the explanation of it.
 //!
 //! Every proxy decides here: `plan(&Snapshot, facts) -> Plan`, no await, no sockets. `mesh explain`
-//! ([`explain`]) calls the very functions that carry the traffic. Sources: interop/waypoint.md,
+//! ([`explain()`]) calls the very functions that carry the traffic. Sources: interop/waypoint.md,
 //! interop/xds-workload.md section 7, interop/hbone.md, interop/gateway.md.
 
 mod authority;

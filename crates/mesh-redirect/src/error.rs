@@ -29,7 +29,7 @@ pub enum RedirectError {
         family: Family,
         /// How it ended.
         status: ExitStatus,
-        /// What it said, at most [`STDERR_LENGTH_MAX`] characters.
+        /// What it said, at most 2000 characters.
         stderr: String,
     },
     /// The `iptables` library failed to run its program.
