@@ -23,6 +23,11 @@ pub(crate) fn build() -> Result<PathBuf> {
         arguments.extend(["--package", package]);
     }
     run::step("build", run::cargo(&arguments))?;
+    mesh()
+}
+
+/// Where `mesh` is once it is built.
+pub(crate) fn mesh() -> Result<PathBuf> {
     let mesh = run::root().join("target/debug/mesh");
     if !mesh.is_file() {
         bail!("{} was not built", mesh.display());
