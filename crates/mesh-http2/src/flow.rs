@@ -137,7 +137,9 @@ impl ReceiveWindow {
 
     /// Whether no byte was lost or made up, given those of the frame that is being read.
     pub(crate) fn is_sound(&self, in_frame: usize) -> bool {
-        self.unreleased >= 0
+        let max = i64::from(WINDOW_BYTES_MAX);
+        (-max..=max).contains(&self.available)
+            && self.unreleased >= 0
             && self.unannounced >= 0
             && (0..=i64::from(WINDOW_BYTES_MAX)).contains(&self.target)
             && self

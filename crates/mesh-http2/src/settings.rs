@@ -157,6 +157,14 @@ impl LocalSettings {
         self.in_flight.len()
     }
 
+    /// Whether every value is in its range.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.in_flight
+            .iter()
+            .chain([&self.acked])
+            .all(|a| *a == a.in_range())
+    }
+
     /// The longest payload that the peer may send: of what is in force and what may soon be.
     pub(crate) fn frame_bytes_max(&self) -> usize {
         let soon = self.in_flight.iter().map(|a| a.frame_bytes_max);

@@ -17,7 +17,8 @@ impl Connection {
         let so_far = self.reader.block.as_ref().map_or(0, |b| b.fragment.len());
         // Padding and priority are up to 261 bytes of the frame and not of the block.
         let overhead = if so_far == 0 { 261 } else { 0 };
-        if so_far + bytes > self.limits.header_block_bytes_max + overhead {
+        let max = self.limits.header_block_bytes_max;
+        if so_far.saturating_add(bytes) > max.saturating_add(overhead) {
             return Err(Limit::HeaderBlockBytes.reached());
         }
         Ok(())
@@ -51,7 +52,7 @@ impl Connection {
     ) -> Result<(), ConnectionError> {
         let block = self.reader.block.take();
         let mut block = block.ok_or(protocol_error(Violation::ContinuationUnexpected))?;
-        block.continuations += 1;
+        block.continuations = block.continuations.saturating_add(1);
         if block.continuations > self.limits.continuation_frames_max {
             return Err(Limit::ContinuationFrames.reached());
         }

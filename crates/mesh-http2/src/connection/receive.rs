@@ -9,6 +9,9 @@ use crate::stream::StreamId;
 use bytes::{Buf, BytesMut};
 use serde::{Deserialize, Serialize};
 
+/// What 24 bits of length can say, bytes.
+const FRAME_BYTES_MAX: usize = 0xff_ffff;
+
 /// How far the parser is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Reader {
@@ -98,14 +101,15 @@ impl Reader {
 
     /// Whether what is kept of a frame is what its state says.
     pub(super) fn is_sound(&self, block_bytes_max: usize) -> bool {
-        let partial_max = match self.state {
-            State::Preface => PREFACE.len(),
-            State::Header => HEADER_BYTES,
-            State::Payload { header, .. } => header.length,
-            _ => 1,
+        let (partial_max, possible) = match self.state {
+            State::Preface => (PREFACE.len(), true),
+            State::Header => (HEADER_BYTES, true),
+            State::Payload { header, .. } => (header.length, header.length <= FRAME_BYTES_MAX),
+            State::Data { padding, .. } => (1, padding <= usize::from(u8::MAX)),
+            State::PadLength(_) | State::Skip(_) => (1, true),
         };
         let block = self.block.as_ref().map_or(0, |b| b.fragment.len());
-        self.partial.len() < partial_max && block <= block_bytes_max
+        possible && self.partial.len() < partial_max && block <= block_bytes_max
     }
 }
 
@@ -214,7 +218,8 @@ impl Connection {
             }
             FrameKind::GoAway => {
                 self.charge(Limit::Settings)?;
-                skip = length.saturating_sub(8 + self.limits.goaway_debug_bytes_max);
+                let kept = self.limits.goaway_debug_bytes_max.saturating_add(8);
+                skip = length.saturating_sub(kept);
             }
             FrameKind::RstStream | FrameKind::Ping | FrameKind::WindowUpdate => {}
         }

@@ -56,11 +56,9 @@ impl Connection {
             (self.reader.is_sound(block_max), "parser"),
             (self.decoder.is_sound(), "decompression table"),
             (self.encoder.is_sound(), "compression table"),
+            (self.local.is_sound(), "settings"),
             (self.peer.is_sound(), "peer's settings"),
-            (
-                self.streams.is_sound(self.limits.closed_streams_max),
-                "streams",
-            ),
+            (self.streams_are_sound(), "streams"),
             (self.windows_are_sound(), "windows"),
             (self.buffers_are_sound(), "buffers"),
             (self.lines_are_sound(), "scheduler"),
@@ -69,6 +67,11 @@ impl Connection {
             Some((_, part)) => Err(part),
             None => Ok(()),
         }
+    }
+
+    fn streams_are_sound(&self) -> bool {
+        let max = self.limits.closed_streams_max;
+        self.streams.is_of(self.role) && self.streams.is_sound(max)
     }
 
     fn windows_are_sound(&self) -> bool {

@@ -48,6 +48,10 @@ impl Streams {
         }
     }
 
+    pub(super) fn is_of(&self, role: Role) -> bool {
+        self.role == role
+    }
+
     /// Whether the peer opens streams of this number.
     pub(super) fn is_of_peer(&self, stream: StreamId) -> bool {
         stream.is_of_client() == (self.role == Role::Server)

@@ -245,6 +245,30 @@ fn compression_that_is_broken() {
 }
 
 #[test]
+fn a_compression_table_that_was_not_lowered() {
+    let lowered = || {
+        let mut rig = server();
+        let mut announce = small().announce;
+        announce.header_table_bytes = 0;
+        rig.connection.change_settings(announce).unwrap();
+        rig.feed(&settings_ack()).unwrap();
+        rig
+    };
+    let code = ErrorCode::COMPRESSION_ERROR;
+    let script = [headers(1, true, POST)];
+    ends(
+        lowered,
+        &script,
+        code,
+        Violation::Hpack(HpackError::TableSize),
+    );
+    let confirmed = [&[0x20][..], &block(POST)].concat();
+    let mut rig = lowered();
+    rig.feed(&raw(FrameKind::Headers, frame::END_HEADERS, 1, &confirmed))
+        .unwrap();
+}
+
+#[test]
 fn settings_out_of_range() {
     for (entry, code) in [
         ((0x2, 2), PROTOCOL),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::RestoreError;
+use proptest::prelude::*;
 use serde_json::Value;
 
 fn rewritten(connection: &Connection) -> Connection {
@@ -110,6 +111,8 @@ fn a_state_that_contradicts_itself_is_refused() {
     let stream = "/streams/table/1";
     for (path, value, part) in [
         ("/orphaned".into(), 1.into(), "windows"),
+        ("/role".into(), "Server".into(), "streams"),
+        ("/local/acked/frame_bytes_max".into(), 1.into(), "settings"),
         ("/receive_window/available".into(), 5.into(), "windows"),
         (
             format!("{stream}/receive_window/target"),
@@ -135,5 +138,79 @@ fn a_state_that_contradicts_itself_is_refused() {
             Some(RestoreError::Inconsistent(part)),
             "{path}"
         );
+    }
+}
+
+/// Every number of a written state, as a path to it.
+fn numbers(value: &Value, path: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Number(_) => out.push(path.to_owned()),
+        Value::Object(members) => {
+            let members = members.iter();
+            members.for_each(|(name, value)| numbers(value, &format!("{path}/{name}"), out));
+        }
+        // Of long buffers, the first bytes will do.
+        Value::Array(items) => {
+            let items = items.iter().take(12).enumerate();
+            items.for_each(|(place, value)| numbers(value, &format!("{path}/{place}"), out));
+        }
+        _ => {}
+    }
+}
+
+/// A state in the middle of a frame, with something everywhere.
+fn halfway(cut: usize) -> Value {
+    let (mut rig, stream) = Rig::tunnel(Settings::default());
+    rig.connection
+        .send_data(stream, &mut vec![0; 3000].into())
+        .unwrap();
+    rig.connection.ping([1; 8]).unwrap();
+    rig.connection.change_settings(small().announce).unwrap();
+    let padded = raw(
+        FrameKind::Data,
+        frame::PADDED,
+        1,
+        &[&[9][..], &[0; 50]].concat(),
+    );
+    let mut input = BytesMut::from(&[data(1, false, b"unseen"), padded].concat()[..][..cut]);
+    rig.connection.receive(&mut input).unwrap();
+    serde_json::to_value(rig.connection.snapshot()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn an_altered_state_is_refused_or_harmless(
+        which in any::<prop::sample::Index>(),
+        cut in 10_usize..75,
+        number in prop_oneof![Just(0), Just(1), any::<u8>().prop_map(u64::from), any::<u64>(),
+            Just(u64::from(u32::MAX)), Just(u64::MAX), Just(i64::MAX as u64)],
+    ) {
+        let mut written = halfway(cut);
+        let mut paths = Vec::new();
+        numbers(&written, "", &mut paths);
+        *written.pointer_mut(&paths[which.index(paths.len())]).unwrap() = number.into();
+        let Ok(snapshot) = serde_json::from_value(written) else {
+            return Ok(());
+        };
+        let Ok(mut connection) = Connection::restore(snapshot) else {
+            return Ok(());
+        };
+        let rest = [&[0; 60][..], &data(1, true, b"end"), &window_update(0, 100), &settings_ack()];
+        let mut input = BytesMut::from(&rest.concat()[..]);
+        for _ in 0..20 {
+            let failed = connection.receive(&mut input).is_err();
+            connection.transmit(1000, &mut Vec::new());
+            while let Some(event) = connection.poll_event() {
+                if let Event::Data { stream, data, .. } = event {
+                    let _refused = connection.release_window(stream, data.len());
+                }
+            }
+            let _refused = connection.open_stream(&fields(CONNECT), true);
+            if failed {
+                break;
+            }
+        }
     }
 }
