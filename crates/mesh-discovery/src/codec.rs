@@ -146,7 +146,11 @@ fn message<M: Message + Default>(name: &str, value: &[u8]) -> Result<M, DecodeEr
 /// policy that denies wherever the bad one would have applied. `None` for other types, whose
 /// absence weakens nothing. When not even the scope can be read, the policy's namespace is denied.
 pub fn unreadable(type_url: &str, name: &str, value: &[u8], why: &str) -> Option<Resource> {
-    let name: ObjectName = name.parse().ok()?;
+    let (namespace, own) = name.split_once('/')?;
+    // A further slash, for which the policy may have been refused, is in no name.
+    let name: ObjectName = format!("{namespace}/{}", own.replace('/', "_"))
+        .parse()
+        .ok()?;
     match type_url {
         TYPE_AUTHORIZATION => {
             let scope = authorization::scope_of(value).unwrap_or(PolicyScope::Namespace);

@@ -610,6 +610,10 @@ fn a_part_of_a_key_holds_no_slash() {
     let mut policy = wire_policy(|_| ());
     policy.name = "p/q".into();
     assert!(refusal(TYPE_AUTHORIZATION, &policy).contains("name"));
+    // What stands in for it has a key that reads back.
+    let stand_in = unreadable(TYPE_AUTHORIZATION, "ns/p/q", &policy.encode_to_vec(), "why");
+    let key = stand_in.unwrap().key();
+    assert_eq!(key.name.parse(), Ok(ObjectName::new("ns", "p_q")));
     let service = wire::Service {
         namespace: "ns".into(),
         hostname: "a/b".into(),
