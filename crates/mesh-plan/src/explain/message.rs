@@ -66,13 +66,27 @@ impl Message {
 
     /// Asks with the request as policies see it.
     pub(super) fn with_request<R>(&self, ask: impl FnOnce(&mesh_authz::Request<'_>) -> R) -> R {
-        let header = |name: &str| self.header(name);
+        // Policies may name these parts of the head as headers.
+        let header = |name: &str| match name {
+            "host" | ":authority" => Some(self.host.clone()),
+            ":method" => Some(self.method.clone()),
+            ":path" => Some(self.target()),
+            _ => self.header(name),
+        };
         ask(&mesh_authz::Request {
             host: &self.host,
             method: &self.method,
             path: &self.path,
             header: &header,
         })
+    }
+
+    /// Path and query.
+    fn target(&self) -> String {
+        match &self.query {
+            Some(query) => format!("{}?{query}", self.path),
+            None => self.path.clone(),
+        }
     }
 
     fn header(&self, name: &str) -> Option<String> {

@@ -212,6 +212,30 @@ fn a_sidecar_enforces_http_policies_at_the_destination() {
 }
 
 #[test]
+fn a_policy_may_name_parts_of_the_head_as_headers() {
+    for (name, value) in [
+        ("host", "web*"),
+        (":authority", "web*"),
+        (":method", "GET"),
+        (":path", "/x?y=*"),
+    ] {
+        let named = PolicyMatch {
+            headers: vec![mesh_model::HeaderCondition {
+                name: name.into(),
+                values: vec![StringMatch::from_pattern(value)],
+                not_values: Vec::new(),
+            }],
+            ..PolicyMatch::default()
+        };
+        let mut all = town();
+        let denied = policy("named", Action::Deny, named);
+        all.push(Resource::HttpPolicy(Arc::new(denied)));
+        let e = ask(all, "demo/frontend", "web", Some("/x?y=1"));
+        assert_eq!(e.reason, Reason::PolicyDenied, "{name}: {e}");
+    }
+}
+
+#[test]
 fn a_pod_outside_goes_past_the_waypoint_and_an_unknown_address_past_the_mesh() {
     let e = ask(town(), "demo/legacy", "demo/shop", Some("/"));
     assert!(e.allowed);
