@@ -105,7 +105,8 @@ impl<'a> Slices<'a> {
 }
 
 fn parsed(endpoint: &Endpoint) -> impl Iterator<Item = IpAddr> {
-    endpoint.addresses.iter().filter_map(|a| a.parse().ok())
+    let read = |text: &String| Some(text.parse::<IpAddr>().ok()?.to_canonical());
+    endpoint.addresses.iter().filter_map(read)
 }
 
 /// The slice's ports under the service ports of the same name.

@@ -122,6 +122,11 @@ fn listener(
     object: &GatewayListeners,
 ) -> Result<GatewayListener, Condition> {
     let not = |kind, reason, message: String| Condition::new(kind, false, reason, message);
+    // A name of one part: with a slash in it the listener's key would be another's.
+    if object.name.is_empty() || object.name.contains('/') {
+        let message = format!("name: '{}' is not a section name", object.name);
+        return Err(not("Accepted", "UnsupportedValue", message));
+    }
     let port = u16::try_from(object.port).ok().filter(|p| *p != 0);
     let port = port.ok_or_else(|| {
         let message = format!("{} is not a port", object.port);

@@ -6,9 +6,10 @@ use gateway_api::httproutes::{
     HttpRouteRulesFiltersRequestRedirectScheme, HttpRouteRulesFiltersType,
     HttpRouteRulesFiltersUrlRewrite,
 };
-use mesh_model::{Header, HeaderModifier, HttpFilter, PathModifier, Redirect, UrlRewrite};
+use mesh_model::{Header, HeaderModifier, Host, HttpFilter, PathModifier, Redirect, UrlRewrite};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 
 /// The status of a redirect that gives none.
 const REDIRECT_STATUS_DEFAULT: u16 = 302;
@@ -113,7 +114,7 @@ fn redirect(r: &HttpRouteRulesFiltersRequestRedirect) -> Result<Redirect, String
             HttpRouteRulesFiltersRequestRedirectScheme::Http => "http".into(),
             HttpRouteRulesFiltersRequestRedirectScheme::Https => "https".into(),
         }),
-        hostname: r.hostname.as_deref().map(Into::into),
+        hostname: hostname(r.hostname.as_deref())?,
         path,
         port,
         status,
@@ -129,9 +130,21 @@ fn rewrite(r: &HttpRouteRulesFiltersUrlRewrite) -> Result<UrlRewrite, String> {
         )?),
     };
     Ok(UrlRewrite {
-        hostname: r.hostname.as_deref().map(Into::into),
+        hostname: hostname(r.hostname.as_deref())?,
         path,
     })
+}
+
+/// A precise host name (Gateway API, PreciseHostname).
+fn hostname(text: Option<&str>) -> Result<Option<Arc<str>>, String> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let host: Host = text.parse().map_err(|e| format!("hostname: {e}"))?;
+    if host.is_wildcard() {
+        return Err(format!("hostname: '{text}' is a wildcard"));
+    }
+    Ok(Some(host.as_str().into()))
 }
 
 fn path(full: Option<&str>, prefix: Option<&str>) -> Result<PathModifier, String> {

@@ -29,9 +29,11 @@ pub(super) fn addresses(pod: &Pod) -> Vec<IpAddr> {
     let mut ips = Vec::new();
     for text in status.pod_ip.as_deref().into_iter().chain(many) {
         // What is no address is not one a pod can be reached at.
-        if let Ok(ip) = text.parse()
-            && !ips.contains(&ip)
-        {
+        let Ok(ip) = text.parse::<IpAddr>() else {
+            continue;
+        };
+        let ip = ip.to_canonical();
+        if !ips.contains(&ip) {
             ips.push(ip);
         }
     }

@@ -8,7 +8,7 @@ use super::waypoint::{Asking, Waypoints};
 use super::workloads::WorkloadContext;
 use crate::objects::{Objects, ServiceEntry, WorkloadEntrySpec, created_unix_s};
 use mesh_model::{
-    Cidr, HealthPolicy, LoadBalancing, LoadBalancingMode, ObjectName, Resource, Service,
+    Cidr, HealthPolicy, Host, LoadBalancing, LoadBalancingMode, ObjectName, Resource, Service,
     ServiceName, ServicePort, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +30,7 @@ pub(super) fn services(
     // The oldest entry of a host name is the one for clients in other namespaces.
     let mut canonical: BTreeMap<&str, (i64, &ObjectName)> = BTreeMap::new();
     for (name, entry) in &objects.service_entries {
-        for host in &entry.spec.hosts {
+        for host in hosts(entry) {
             let age = (created_unix_s(&entry.metadata), name);
             let oldest = canonical.entry(host).or_insert(age);
             *oldest = age.min(*oldest);
@@ -42,7 +42,8 @@ pub(super) fn services(
         if let Some(condition) = condition {
             out.condition("ServiceEntry", name, condition);
         }
-        for host in &entry.spec.hosts {
+        refuse_hosts(name, entry, out);
+        for host in hosts(entry) {
             let info = ServiceInfo {
                 name: ServiceName::new(name.namespace.clone(), host),
                 namespace: name.namespace.clone(),
@@ -83,6 +84,22 @@ pub(super) fn services(
                 let condition = Condition::new("Accepted", false, "Conflicted", message);
                 out.condition("ServiceEntry", name, condition);
             }
+        }
+    }
+}
+
+/// The hosts that are host names: others could not be asked for, and no proxy would take them.
+fn hosts(entry: &ServiceEntry) -> impl Iterator<Item = &String> {
+    let hosts = entry.spec.hosts.iter();
+    hosts.filter(|host| host.parse::<Host>().is_ok())
+}
+
+fn refuse_hosts(name: &ObjectName, entry: &ServiceEntry, out: &mut Output) {
+    for host in &entry.spec.hosts {
+        if let Err(error) = host.parse::<Host>() {
+            let message = format!("spec.hosts: {error}");
+            let condition = Condition::new("Accepted", false, "InvalidHost", message);
+            out.condition("ServiceEntry", name, condition);
         }
     }
 }
@@ -157,7 +174,7 @@ pub(super) fn workloads(cx: &WorkloadContext<'_>, out: &mut Output) {
             continue;
         }
         if entry.spec.endpoints.is_empty() && entry.spec.resolution != Resolution::Static {
-            for host in &entry.spec.hosts {
+            for host in hosts(entry) {
                 let implicit = WorkloadEntrySpec {
                     address: host.clone(),
                     ..WorkloadEntrySpec::default()

@@ -7,6 +7,7 @@ use super::waypoint::Asking;
 use super::workloads::{WorkloadContext, set_names, set_tunnel};
 use crate::objects::{WorkloadEntry, WorkloadEntrySpec};
 use mesh_model::{Locality, ObjectName, Resource, ServicePort, Workload};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub(super) fn translate(cx: &WorkloadContext<'_>, out: &mut Output) {
@@ -48,8 +49,8 @@ fn workload(
 
 /// What WorkloadEntries and inline endpoints have in common.
 pub(super) fn fill(cx: &WorkloadContext<'_>, w: &mut Workload, spec: &WorkloadEntrySpec) {
-    match spec.address.parse() {
-        Ok(ip) => w.addresses = vec![ip],
+    match spec.address.parse::<IpAddr>() {
+        Ok(ip) => w.addresses = vec![ip.to_canonical()],
         Err(_) if !spec.address.is_empty() => w.hostname = Some(spec.address.as_str().into()),
         Err(_) => {}
     }

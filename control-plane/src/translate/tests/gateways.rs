@@ -54,6 +54,7 @@ spec:
   - {name: udp, port: 53, protocol: UDP}
   - {name: tls, port: 443, protocol: TLS, tls: {mode: Passthrough}, hostname: y.example}
   - {name: zero, port: 0, protocol: HTTP}
+  - {name: tls/x, port: 81, protocol: HTTP}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -412,6 +413,13 @@ fn what_cannot_be_carried_out_is_not_passed_over_in_silence() {
     assert_eq!(t.reason("HTTPRoute demo/r", "Accepted"), "UnsupportedValue");
     let t = made("{timeouts: {request: soon}}");
     assert_eq!(t.reason("HTTPRoute demo/r", "Accepted"), "UnsupportedValue");
+    for hostname in ["", "a/b", "*.a"] {
+        let t = made(&format!(
+            "{{filters: [{{type: RequestRedirect, requestRedirect: {{hostname: \"{hostname}\"}}}}]}}"
+        ));
+        let reason = t.reason("HTTPRoute demo/r", "Accepted");
+        assert_eq!(reason, "UnsupportedValue", "'{hostname}'");
+    }
 }
 
 #[test]

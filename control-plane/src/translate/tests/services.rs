@@ -242,6 +242,29 @@ fn a_service_entry_with_endpoints_or_without_resolution() {
 }
 
 #[test]
+fn hosts_of_a_service_entry_that_are_no_host_names_are_told_and_left_out() {
+    let entry = ENTRY.replace("[api.example.com]", "[api.example.com, 10.9.0.0/24, \"\"]");
+    let made = translated(&[&entry]);
+    assert_eq!(
+        made.reason("ServiceEntry demo/api", "Accepted"),
+        "InvalidHost"
+    );
+    assert!(made.service("demo/api.example.com").canonical);
+    assert_eq!(made.resources.len(), 2, "{:?}", made.resources.keys());
+}
+
+#[test]
+fn a_mapped_address_of_a_workload_is_the_v4_address() {
+    let fixed = ENTRY.replace(
+        "resolution: DNS",
+        "resolution: STATIC\n  endpoints: [{address: \"::ffff:192.0.2.1\"}]",
+    );
+    let made = translated(&[&fixed]);
+    let uid = "Kubernetes/networking.istio.io/ServiceEntry/demo/api/::ffff:192.0.2.1";
+    assert_eq!(made.workload(uid).address(), "192.0.2.1".parse().ok());
+}
+
+#[test]
 fn a_kubernetes_service_wins_over_an_entry_of_its_host() {
     let entry = ENTRY.replace("api.example.com", "shop.demo.svc.cluster.local");
     let made = translated(&[&service("shop", "10.96.0.1", ""), &entry]);
