@@ -9,7 +9,7 @@ use mesh_hbone::{KeepAlive, PoolSettings, ServerSettings, Windows};
 use mesh_identity::CertificateSource;
 use mesh_model::{PACKET_MARK, SpiffeId};
 use mesh_proxy::settings::{ControlFlags, Mistakes, PlaceFlags, ProcessFlags, duration};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +83,9 @@ pub(crate) struct Flags {
     /// Address the pods' listeners bind: `::` takes both families, and falls back to IPv4.
     #[arg(long, env = "BIND_ADDRESS", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
     bind_address: IpAddr,
+    /// With `false` the pods' listeners bind IPv4 only.
+    #[arg(long, env = "IPV6_ENABLED", default_value_t = true, action = clap::ArgAction::Set)]
+    ipv6_enabled: bool,
     /// Connections of one pod, each direction's and tunnels counted; past it they are refused.
     #[arg(long, env = "CONNECTIONS_PER_POD_MAX", default_value_t = 16_384)]
     pod_connections_max: usize,
@@ -223,7 +226,10 @@ impl Flags {
             PodSource::Dedicated(_) => self.packet_mark,
         };
         Proxy {
-            bind: self.bind_address,
+            bind: match self.bind_address {
+                IpAddr::V6(_) if !self.ipv6_enabled => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                address => address,
+            },
             mark,
             original_source: self.original_source,
             response_baggage: self.response_baggage,

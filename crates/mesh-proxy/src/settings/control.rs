@@ -68,7 +68,7 @@ impl ControlFlags {
             root: Some(self.xds_root.clone()),
             server_name: self.xds_server_name.clone(),
             token: Some(self.auth_token.clone()),
-            metadata: metadata(cluster),
+            metadata: metadata(cluster, "XDS_HEADER_", environment()),
             mark,
         }
     }
@@ -87,7 +87,7 @@ impl ControlFlags {
                 root: Some(self.ca_root.clone()),
                 server_name: self.ca_server_name.clone(),
                 token: Some(self.auth_token.clone()),
-                metadata: metadata(cluster),
+                metadata: metadata(cluster, "CA_HEADER_", environment()),
                 mark,
             },
             impersonate,
@@ -96,9 +96,27 @@ impl ControlFlags {
     }
 }
 
-/// What is sent with each call (interop/ca.md).
-fn metadata(cluster: &str) -> Vec<(String, String)> {
-    vec![("clusterid".into(), cluster.into())]
+/// What is sent with each call: the cluster, and a header for each variable with the prefix, such as
+/// `XDS_HEADER_x-team=shop` (interop/ca.md, interop/xds-workload.md section 1).
+fn metadata(
+    cluster: &str,
+    prefix: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Vec<(String, String)> {
+    let mut all = vec![("clusterid".to_owned(), cluster.to_owned())];
+    all.extend(environment.filter_map(|(name, value)| {
+        let header = name
+            .strip_prefix(prefix)
+            .filter(|header| !header.is_empty())?;
+        Some((header.to_lowercase(), value))
+    }));
+    all
+}
+
+/// The environment's variables that are text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 #[cfg(test)]
@@ -116,6 +134,23 @@ mod tests {
         Flags::try_parse_from([&["proxy"], arguments].concat())
             .unwrap()
             .control
+    }
+
+    #[test]
+    fn variables_with_the_prefix_are_headers() {
+        let environment = [
+            ("XDS_HEADER_X-Team", "shop"),
+            ("XDS_HEADER_", "no"),
+            ("PATH", "/bin"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(
+            metadata("c1", "XDS_HEADER_", environment.into_iter()),
+            [
+                ("clusterid".into(), "c1".into()),
+                ("x-team".into(), "shop".into())
+            ]
+        );
     }
 
     #[test]
