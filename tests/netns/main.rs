@@ -58,8 +58,9 @@ fn inside(arguments: &Arguments) -> ExitCode {
     };
     let world = world::Shared::new(user_namespace);
     let mut trials: Vec<Trial> = Vec::new();
-    trials.extend(load::trials(&world));
+    // Before the load, whose spans fill the receiver up.
     trials.extend(trace::trials(&world));
+    trials.extend(load::trials(&world));
     trials.extend(faults::trials(&world));
     let conclusion = libtest_mimic::run(arguments, trials);
     world.stop();
