@@ -15,6 +15,7 @@ mod server;
 mod settings;
 mod stream;
 mod trace;
+mod upstream;
 
 pub use baggage::{Baggage, Forwarded};
 pub use error::TunnelError;
@@ -23,3 +24,4 @@ pub use server::{Incoming, passed, serve, serve_until};
 pub use settings::{KeepAlive, PoolSettings, ServerSettings, Windows};
 pub use stream::HboneStream;
 pub use trace::{new_traceparent, trace_id};
+pub use upstream::UpstreamStream;

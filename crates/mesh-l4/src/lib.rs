@@ -6,8 +6,7 @@
 
 mod dialer;
 mod session;
-mod upstream;
 
 pub use dialer::{DialError, Dialer, Tunnels};
+pub use mesh_hbone::UpstreamStream;
 pub use session::run_session;
-pub use upstream::UpstreamStream;

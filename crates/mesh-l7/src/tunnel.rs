@@ -1,7 +1,7 @@
 //! After a 101: bytes both ways, each with its own end.
 
 use crate::record::ExchangeGuard;
-use crate::upstream::UpstreamIo;
+use mesh_hbone::UpstreamStream;
 use mesh_model::Reason;
 use mesh_net::{Counters, Prefixed, PumpEnd, Side};
 use std::future::Future;
@@ -14,7 +14,7 @@ pub(crate) type Revoked = Pin<Box<dyn Future<Output = (Reason, String)>>>;
 /// A switch of protocols that the upstream confirmed.
 pub(crate) struct Switched {
     /// The upstream's bytes, those that came with the head first.
-    pub(crate) upstream: Prefixed<UpstreamIo>,
+    pub(crate) upstream: Prefixed<UpstreamStream>,
     pub(crate) guard: ExchangeGuard,
     pub(crate) revoked: Option<Revoked>,
 }

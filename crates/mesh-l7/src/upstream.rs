@@ -5,19 +5,17 @@
 //! that the caller may try another endpoint.
 
 mod connection;
-mod io;
 mod offered;
 mod pool;
 
 pub(crate) use connection::{BUFFER_BYTES_MIN, Lease};
-pub(crate) use io::UpstreamIo;
 
 use crate::body::RequestBody;
 use crate::settings::UpstreamSettings;
 use connection::{Http1, Http2};
 use http::{Request, Response};
 use hyper::body::Incoming;
-use mesh_hbone::{ConnectRequest, Dial, TunnelKey};
+use mesh_hbone::{ConnectRequest, Dial, TunnelKey, UpstreamStream};
 use mesh_model::{Reason, SpiffeId};
 use mesh_net::{ConnectError, ConnectOptions};
 use mesh_plan::{Target, Transport};
@@ -251,16 +249,16 @@ impl Upstream {
         })
     }
 
-    async fn dial(&self, key: &EndpointKey) -> Result<UpstreamIo, SendError> {
+    async fn dial(&self, key: &EndpointKey) -> Result<UpstreamStream, SendError> {
         match &key.tunnel {
             None => self.dial_plain(key.address).await,
             Some((authority, expected)) => self.dial_tunnel(key.address, authority, expected).await,
         }
     }
 
-    async fn dial_plain(&self, address: SocketAddr) -> Result<UpstreamIo, SendError> {
+    async fn dial_plain(&self, address: SocketAddr) -> Result<UpstreamStream, SendError> {
         if let Some(tcp) = self.inner.offered.take(address) {
-            return Ok(UpstreamIo::Plain(tcp));
+            return Ok(UpstreamStream::Plain(tcp));
         }
         let settings = &self.inner.settings;
         let source = match address {
@@ -272,7 +270,7 @@ impl Upstream {
             ..self.inner.connect.clone()
         };
         match mesh_net::connect(address, &options).await {
-            Ok(tcp) => Ok(UpstreamIo::Plain(tcp)),
+            Ok(tcp) => Ok(UpstreamStream::Plain(tcp)),
             Err(error @ ConnectError::Timeout { .. }) => {
                 Err(SendError::new(Reason::ConnectTimeout, error.to_string()))
             }
@@ -287,7 +285,7 @@ impl Upstream {
         address: SocketAddr,
         authority: &str,
         expected: &[SpiffeId],
-    ) -> Result<UpstreamIo, SendError> {
+    ) -> Result<UpstreamStream, SendError> {
         let no_identity = || SendError::new(Reason::NoIdentity, "we hold no certificate");
         let tunnels = self.inner.tunnels.as_ref().ok_or_else(no_identity)?;
         let certificate = tunnels.certificate.borrow().clone();
@@ -310,7 +308,7 @@ impl Upstream {
             .pool
             .open(&key, dial, request)
             .await
-            .map(|stream| UpstreamIo::Tunnel(Box::new(stream)))
+            .map(|stream| UpstreamStream::Tunnel(Box::new(stream)))
             .map_err(|error| SendError::new(error.reason(), error.to_string()))
     }
 }

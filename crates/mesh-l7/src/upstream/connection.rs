@@ -1,7 +1,7 @@
 //! One upstream connection of either version, driven by a task of its own.
 
 use super::pool::{Endpoints, OpenPermit};
-use super::{EndpointKey, SendError, UpstreamIo};
+use super::{EndpointKey, SendError};
 use crate::body::RequestBody;
 use crate::exec::LocalExec;
 use crate::settings::UpstreamSettings;
@@ -10,6 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use mesh_hbone::UpstreamStream;
 use mesh_model::Reason;
 use mesh_net::Prefixed;
 use mesh_runtime::Scope;
@@ -20,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 /// The bytes of a connection after a switch of protocols.
-type SwitchedIo = (UpstreamIo, Bytes);
+type SwitchedIo = (UpstreamStream, Bytes);
 
 /// An HTTP/1.1 connection between two requests.
 pub(crate) struct Http1 {
@@ -31,7 +32,7 @@ pub(crate) struct Http1 {
 
 impl Http1 {
     pub(super) async fn start(
-        io: UpstreamIo,
+        io: UpstreamStream,
         settings: &UpstreamSettings,
         scope: &Scope,
         open: OpenPermit,
@@ -106,7 +107,7 @@ pub(crate) struct Http2 {
 
 impl Http2 {
     pub(super) async fn start(
-        io: UpstreamIo,
+        io: UpstreamStream,
         settings: &UpstreamSettings,
         scope: &Scope,
         open: OpenPermit,
@@ -248,7 +249,7 @@ impl Lease {
     }
 
     /// The bytes of the connection after a 101.
-    pub(crate) async fn switched(self) -> Option<Prefixed<UpstreamIo>> {
+    pub(crate) async fn switched(self) -> Option<Prefixed<UpstreamStream>> {
         let Self::Http1 {
             connection:
                 Http1 {
