@@ -8,7 +8,7 @@ use crate::worker::{self, Worker};
 use ::http::HeaderMap;
 use mesh_authz::Decision;
 use mesh_hbone::{Baggage, Forwarded, new_traceparent};
-use mesh_l4::{UpstreamStream, run_session};
+use mesh_l4::{Reach, UpstreamStream, run_session};
 use mesh_model::{GatewayListener, Reason, Snapshot};
 use mesh_plan::{Refusal, Target, Transport};
 use mesh_telemetry::{ConnectionRecord, Party, Security};
@@ -58,30 +58,22 @@ async fn open(
         return Err(Refusal::new(decision.reason, decision.detail));
     }
     let (client, gateway) = (&arrival.client, &worker.shared.edge.gateway);
-    let (_rule, mut target) = {
+    let (_rule, target) = {
         let dice = &mut *worker.dice.borrow_mut();
         mesh_plan::tcp(&snapshot, client, gateway, listener, dice)?
     };
-    let mut left = ATTEMPTS_MAX;
-    loop {
-        left -= 1;
-        describe(record, &target);
-        let headers = headers(worker, arrival, &target);
-        let error = match worker.dialer.open(&target, headers).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
-        };
-        let again = if left > 0 && error.retry_is_safe() {
-            let dice = &mut *worker.dice.borrow_mut();
-            mesh_plan::retry_target(&snapshot, client, &target, dice)
-        } else {
-            None
-        };
-        match again {
-            Some(other) => target = other,
-            None => return Err(Refusal::new(error.reason(), error.to_string())),
-        }
-    }
+    let reach = Reach {
+        snapshot: &snapshot,
+        client,
+        dice: &worker.dice,
+        attempts_max: ATTEMPTS_MAX,
+    };
+    let attempt = async |target: &Target| {
+        describe(record, target);
+        let headers = headers(worker, arrival, target);
+        Ok(worker.dialer.open(target, headers).await?)
+    };
+    reach.open(target, attempt).await
 }
 
 fn authorize(worker: &Worker, snapshot: &Snapshot, arrival: &Arrival) -> Decision {

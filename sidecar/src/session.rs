@@ -3,7 +3,7 @@
 use crate::proxy::Node;
 use crate::worker::Worker;
 use http::HeaderMap;
-use mesh_l4::UpstreamStream;
+use mesh_l4::{Reach, UpstreamStream};
 use mesh_model::{Reason, Snapshot};
 use mesh_net::Prefixed;
 use mesh_plan::{Client, Refusal, Target};
@@ -70,27 +70,19 @@ pub(crate) async fn dial(
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     asking: &Client,
-    mut target: Target,
+    target: Target,
     headers: &HeaderMap,
     facts: &mut ConnectionFacts,
 ) -> Result<UpstreamStream, Refusal> {
-    let mut attempts = 1;
-    loop {
-        crate::facts::set_target(facts, &target);
-        let error = match worker.dialer.open(&target, headers.clone()).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
-        };
-        let refusal = || Refusal::new(error.reason(), error.to_string());
-        if attempts == ATTEMPTS_MAX || !error.retry_is_safe() {
-            return Err(refusal());
-        }
-        attempts += 1;
-        let next = {
-            let mut dice = worker.dice.borrow_mut();
-            mesh_plan::retry_target(snapshot, asking, &target, &mut dice)
-        };
-        target = next.ok_or_else(refusal)?;
-        tracing::debug!(%error, next = %target.destination, "trying another endpoint");
-    }
+    let reach = Reach {
+        snapshot,
+        client: asking,
+        dice: &worker.dice,
+        attempts_max: ATTEMPTS_MAX,
+    };
+    let attempt = async |target: &Target| {
+        crate::facts::set_target(facts, target);
+        Ok(worker.dialer.open(target, headers.clone()).await?)
+    };
+    reach.open(target, attempt).await
 }

@@ -4,7 +4,7 @@
 
 use crate::pods::{Worker, accept_each};
 use crate::{facts, limits::Permit, local};
-use mesh_l4::{DialError, Dialer, Tunnels, UpstreamStream, run_session};
+use mesh_l4::{AttemptError, Dialer, Reach, Tunnels, UpstreamStream, run_session};
 use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, Snapshot};
 use mesh_net::ConnectOptions;
 use mesh_plan::{Client, Refusal, Target, Transport};
@@ -116,37 +116,29 @@ async fn connect(
     snapshot: &Snapshot,
     asking: &Client,
     client: SocketAddr,
-    mut target: Target,
+    target: Target,
     record: &mut ConnectionRecord,
 ) -> Result<UpstreamStream, Refusal> {
-    let mut attempts = 1;
-    loop {
-        facts::set_target(record, &target);
-        let error = match dial(worker, asking, client, &target).await? {
-            Ok(stream) => return Ok(stream),
-            Err(error) => error,
-        };
-        let refusal = || Refusal::new(error.reason(), error.to_string());
-        if attempts == ATTEMPTS_MAX || !error.retry_is_safe() {
-            return Err(refusal());
-        }
-        attempts += 1;
-        let next = {
-            let mut dice = worker.dice.borrow_mut();
-            mesh_plan::retry_target(snapshot, asking, &target, &mut dice)
-        };
-        target = next.ok_or_else(refusal)?;
-        tracing::debug!(%error, next = %target.destination, "trying another endpoint");
-    }
+    let reach = Reach {
+        snapshot,
+        client: asking,
+        dice: &worker.dice,
+        attempts_max: ATTEMPTS_MAX,
+    };
+    let attempt = async |target: &Target| {
+        facts::set_target(record, target);
+        dial(worker, asking, client, target).await
+    };
+    reach.open(target, attempt).await
 }
 
-/// One attempt. The outer error is ours (no certificate); another endpoint would not help.
+/// One attempt.
 async fn dial(
     worker: &Rc<Worker>,
     asking: &Client,
     client: SocketAddr,
     target: &Target,
-) -> Result<Result<UpstreamStream, DialError>, Refusal> {
+) -> Result<UpstreamStream, AttemptError> {
     let pod = &worker.pod;
     let mut dialer = Dialer {
         connect: ConnectOptions {
@@ -166,7 +158,7 @@ async fn dial(
         let mut dice = worker.dice.borrow_mut();
         headers = facts::request_headers(workload, client, service, &mut dice);
     }
-    Ok(dialer.open(target, headers).await)
+    Ok(dialer.open(target, headers).await?)
 }
 
 #[cfg(test)]

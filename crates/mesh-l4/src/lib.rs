@@ -1,12 +1,15 @@
 //! One TCP session from plan to end record.
 //!
-//! [`Dialer::open`] turns a plan's target into a byte stream, plain or tunnelled; [`run_session`]
-//! joins two streams until they end, the session is cut, or the process goes down, and ends the
-//! connection's record exactly once. Nothing here looks into the bytes.
+//! [`Dialer::open`] turns a plan's target into a byte stream, plain or tunnelled, and [`Reach`] tries
+//! another endpoint when nothing reached the first; [`run_session`] joins two streams until they end,
+//! the session is cut, or the process goes down, and ends the connection's record exactly once.
+//! Nothing here looks into the bytes.
 
 mod dialer;
+mod reach;
 mod session;
 
 pub use dialer::{DialError, Dialer, Tunnels};
 pub use mesh_hbone::UpstreamStream;
+pub use reach::{AttemptError, Reach};
 pub use session::run_session;
