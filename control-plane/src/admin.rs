@@ -4,8 +4,9 @@ use crate::app::State;
 use crate::settings::Settings;
 use crate::status::StreamStatus;
 use mesh_model::Resource;
-use mesh_runtime::{AdminResponse, AdminRoutes, Readiness, Scope, panics_total, serve_admin};
-use mesh_telemetry::{LogHandle, Metrics};
+use mesh_proxy::Addresses;
+use mesh_proxy::admin::Common;
+use mesh_runtime::{AdminResponse, AdminRoutes, Scope, panics_total};
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
@@ -15,9 +16,7 @@ use tokio::sync::watch;
 pub(crate) struct Pages {
     pub(crate) state: watch::Receiver<Arc<State>>,
     pub(crate) streams: Arc<StreamStatus>,
-    pub(crate) metrics: Metrics,
-    pub(crate) readiness: Readiness,
-    pub(crate) log: Option<Arc<LogHandle>>,
+    pub(crate) common: Common,
 }
 
 /// Opens the three ports.
@@ -25,45 +24,22 @@ pub(crate) struct Pages {
 /// # Errors
 /// When one is taken.
 pub(crate) fn serve(scope: &Scope, settings: &Settings, pages: &Pages) -> io::Result<()> {
-    let metrics = pages.metrics.clone();
-    let show_metrics = move |_: &str| AdminResponse::metrics(metrics.encode());
-    let stats = AdminRoutes::new()
-        .get("/metrics", show_metrics.clone())
-        .get("/stats/prometheus", show_metrics.clone());
-    serve_admin(scope, settings.metrics_address, stats)?;
-
-    let ready = AdminRoutes::new().readiness(&pages.readiness);
-    serve_admin(scope, settings.readiness_address, ready)?;
-
     let (state, streams) = (pages.state.clone(), pages.streams.clone());
     let served = pages.state.clone();
-    let log = pages.log.clone();
     let admin = AdminRoutes::new()
-        .readiness(&pages.readiness)
-        .get("/metrics", show_metrics)
         .get("/debug/config", move |_| {
             AdminResponse::json(&config(&state.borrow(), &streams))
         })
         .get("/debug/resources", move |query| {
             AdminResponse::json(&resources(&served.borrow(), query))
-        })
-        .post("/logging", move |query| {
-            set_log_level(log.as_deref(), query)
         });
-    serve_admin(scope, settings.admin_address, admin)?;
+    let at = Addresses {
+        metrics: settings.metrics_address,
+        readiness: settings.readiness_address,
+        admin: settings.admin_address,
+    };
+    mesh_proxy::admin::serve_common(scope, at, &pages.common, admin)?;
     Ok(())
-}
-
-fn set_log_level(log: Option<&LogHandle>, query: &str) -> AdminResponse {
-    let level = query.split('&').find_map(|p| p.strip_prefix("level="));
-    match (log, level) {
-        (None, _) => AdminResponse::status(503, "logging is not set up here\n"),
-        (_, None) => AdminResponse::status(400, "usage: POST /logging?level=FILTER\n"),
-        (Some(log), Some(level)) => match log.set_filter(level) {
-            Ok(()) => AdminResponse::text("done\n"),
-            Err(error) => AdminResponse::status(400, format!("{error}\n")),
-        },
-    }
 }
 
 fn config(state: &State, streams: &StreamStatus) -> Value {

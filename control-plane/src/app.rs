@@ -9,6 +9,7 @@ use crate::tokens::Tokens;
 use crate::translate::{Mesh, ObjectStatus, translate};
 use crate::watch::{Configuration, Watch};
 use anyhow::Context as _;
+use mesh_proxy::admin::Common;
 use mesh_runtime::{Readiness, Scope};
 use mesh_telemetry::{Counter, Gauge, LogHandle, Metrics};
 use mesh_tls::ServingTls;
@@ -80,12 +81,15 @@ pub(crate) async fn start(settings: &Settings, inputs: &Inputs) -> anyhow::Resul
     let (published, served) = watch::channel(first.published.clone());
     let (states, state) = watch::channel(Arc::new(first));
     let streams = Arc::new(StreamStatus::new(&inputs.metrics));
+    let common = Common {
+        metrics: inputs.metrics.clone(),
+        readiness: inputs.readiness.clone(),
+        logging: inputs.log.clone(),
+    };
     let pages = Pages {
         state,
         streams: streams.clone(),
-        metrics: inputs.metrics.clone(),
-        readiness: inputs.readiness.clone(),
-        log: inputs.log.clone(),
+        common,
     };
     admin::serve(&inputs.scope, settings, &pages).context("admin pages")?;
     let discovery = |keys_allowed| Discovery {

@@ -3,8 +3,9 @@
 use crate::roots::Authority;
 use crate::settings::Settings;
 use mesh_discovery::StatusReceiver;
-use mesh_runtime::{AdminResponse, AdminRoutes, Readiness, Scope, panics_total, serve_admin};
-use mesh_telemetry::{LogHandle, Metrics};
+use mesh_proxy::Addresses;
+use mesh_proxy::admin::Common;
+use mesh_runtime::{AdminResponse, AdminRoutes, Scope, panics_total};
 use serde_json::{Value, json};
 use std::io;
 use std::sync::Arc;
@@ -13,10 +14,8 @@ use std::time::SystemTime;
 /// What the pages show.
 pub(crate) struct Pages {
     pub(crate) authority: Arc<Authority>,
-    pub(crate) metrics: Metrics,
-    pub(crate) readiness: Readiness,
+    pub(crate) common: Common,
     pub(crate) discovery: Option<StatusReceiver>,
-    pub(crate) log: Option<Arc<LogHandle>>,
 }
 
 /// Opens the three ports.
@@ -24,23 +23,10 @@ pub(crate) struct Pages {
 /// # Errors
 /// When one is taken.
 pub(crate) fn serve(scope: &Scope, settings: &Settings, pages: &Pages) -> io::Result<()> {
-    let metrics = pages.metrics.clone();
-    let show_metrics = move |_: &str| AdminResponse::metrics(metrics.encode());
-    let stats = AdminRoutes::new()
-        .get("/metrics", show_metrics.clone())
-        .get("/stats/prometheus", show_metrics.clone());
-    serve_admin(scope, settings.metrics_address, stats)?;
-
-    let ready = AdminRoutes::new().readiness(&pages.readiness);
-    serve_admin(scope, settings.readiness_address, ready)?;
-
     let config = config(settings, &pages.authority);
     let discovery = pages.discovery.clone();
     let roots = pages.authority.roots_pem.clone();
-    let log = pages.log.clone();
     let admin = AdminRoutes::new()
-        .readiness(&pages.readiness)
-        .get("/metrics", show_metrics)
         .get("/root-cert.pem", move |_| {
             AdminResponse::text(roots.clone())
         })
@@ -49,24 +35,14 @@ pub(crate) fn serve(scope: &Scope, settings: &Settings, pages: &Pages) -> io::Re
             config["panics_total"] = json!(panics_total());
             config["discovery"] = json!(discovery.as_ref().map(|d| d.borrow().clone()));
             AdminResponse::json(&config)
-        })
-        .post("/logging", move |query| {
-            set_log_level(log.as_deref(), query)
         });
-    serve_admin(scope, settings.admin_address, admin)?;
+    let at = Addresses {
+        metrics: settings.metrics_address,
+        readiness: settings.readiness_address,
+        admin: settings.admin_address,
+    };
+    mesh_proxy::admin::serve_common(scope, at, &pages.common, admin)?;
     Ok(())
-}
-
-fn set_log_level(log: Option<&LogHandle>, query: &str) -> AdminResponse {
-    let level = query.split('&').find_map(|p| p.strip_prefix("level="));
-    match (log, level) {
-        (None, _) => AdminResponse::status(503, "logging is not set up here\n"),
-        (_, None) => AdminResponse::status(400, "usage: POST /logging?level=FILTER\n"),
-        (Some(log), Some(level)) => match log.set_filter(level) {
-            Ok(()) => AdminResponse::text("done\n"),
-            Err(error) => AdminResponse::status(400, format!("{error}\n")),
-        },
-    }
 }
 
 /// What does not change while the process lives. No secret is in it.

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use mesh_discovery::Discovery;
 use mesh_net::{ListenOptions, listen};
 use mesh_proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
+use mesh_proxy::admin::Common;
 use mesh_runtime::{Drain, Readiness, RunError, RunOptions, Scope};
 use mesh_telemetry::{LogHandle, Metrics};
 use mesh_tls::{ServingCertificate, ServingTls, new_serving_csr};
@@ -106,12 +107,15 @@ pub(crate) fn start(settings: &Settings, inputs: &Inputs) -> anyhow::Result<Sock
     if !authenticator.has_keys() {
         tracing::warn!(path = %settings.token_keys.display(), "no token is taken until there are keys");
     }
-    let pages = Pages {
-        authority: authority.clone(),
+    let common = Common {
         metrics: inputs.metrics.clone(),
         readiness: inputs.readiness.clone(),
+        logging: inputs.log.clone(),
+    };
+    let pages = Pages {
+        authority: authority.clone(),
+        common,
         discovery,
-        log: inputs.log.clone(),
     };
     admin::serve(&inputs.scope, settings, &pages).context("admin pages")?;
     let tls = own_certificate(settings, authority.clone(), &inputs.scope)?;

@@ -1,16 +1,18 @@
 //! What all workers of the process share.
 
+pub(crate) use mesh_proxy::limits::Permit;
+
 use crate::local::LocalReceiver;
 use crate::settings::Proxy;
 use mesh_discovery::SnapshotReceiver;
 use mesh_identity::{CertificateReceiver, Identities};
 use mesh_model::{Reason, Workload};
 use mesh_plan::Refusal;
+use mesh_proxy::limits::Limit;
 use mesh_runtime::{Context, Drain, Scope};
 use mesh_telemetry::{Counter, Metrics, Tracer};
 use mesh_tls::WorkloadCertificate;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The process, shared by every worker.
 pub(crate) struct Node {
@@ -34,17 +36,8 @@ pub(crate) struct Node {
     pub(crate) connections: Scope,
     /// Tells that the process goes down.
     pub(crate) drain: Drain,
-    used: Arc<AtomicUsize>,
+    limit: Limit,
     refused: Counter,
-}
-
-/// One connection's place within the bound; given back when dropped.
-pub(crate) struct Permit(Arc<AtomicUsize>);
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// What the process is built of.
@@ -73,7 +66,7 @@ impl Node {
             scope: context.scope.clone(),
             connections: context.connections.clone(),
             drain: context.drain.clone(),
-            used: Arc::default(),
+            limit: Limit::new(proxy.connections_max),
             proxy,
         }
     }
@@ -102,21 +95,16 @@ impl Node {
     /// # Errors
     /// [`Reason::Overloaded`] when the bound is reached; it is counted.
     pub(crate) fn admit(&self) -> Result<Permit, Refusal> {
-        let max = self.proxy.connections_max;
-        let take = |used| (used < max).then_some(used + 1);
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        match self.used.fetch_update(set, fetch, take) {
-            Ok(_) => Ok(Permit(self.used.clone())),
-            Err(_) => {
-                self.refused.inc();
-                let detail = format!("the bound of {max} connections is reached");
-                Err(Refusal::new(Reason::Overloaded, detail))
-            }
-        }
+        Permit::take(&[&self.limit]).map_err(|_| {
+            self.refused.inc();
+            let max = self.proxy.connections_max;
+            let detail = format!("the bound of {max} connections is reached");
+            Refusal::new(Reason::Overloaded, detail)
+        })
     }
 
     /// Connections there are now.
     pub(crate) fn connections_used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
+        self.limit.used()
     }
 }

@@ -1,24 +1,17 @@
 //! What a connection's record says: the parties, the service, and the headers that tell the peer.
 
+pub(crate) use mesh_proxy::facts::{outbound, peer, service_asked};
+
 use http::HeaderMap;
 use mesh_hbone::{Baggage, Forwarded};
-use mesh_model::{Dice, Service, Snapshot, SpiffeId, Workload};
+use mesh_model::{Dice, Service, Workload};
 use mesh_plan::{Target, Transport};
-use mesh_telemetry::{ConnectionFacts, ConnectionRecord, Direction, Party, Reporter, Security};
+use mesh_telemetry::{ConnectionFacts, ConnectionRecord, Party, Security};
 use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// A connection that came to us from the local workload.
-pub(crate) fn outbound(client: SocketAddr) -> ConnectionFacts {
-    let mut facts = ConnectionFacts::new(Reporter::Source, Direction::Outbound);
-    facts.source.address = Some(client);
-    facts
-}
 
 /// A connection that came to us for the local workload.
 pub(crate) fn inbound(peer: SocketAddr, at: Option<SocketAddr>) -> ConnectionFacts {
-    let mut facts = ConnectionFacts::new(Reporter::Destination, Direction::Inbound);
-    facts.source.address = Some(peer);
+    let mut facts = mesh_proxy::facts::inbound(peer);
     facts.destination.address = at;
     facts
 }
@@ -41,42 +34,6 @@ pub(crate) fn set_target(record: &mut ConnectionRecord, target: &Target) {
     }
     record.set_destination(destination);
     record.set_service(target.service.clone());
-}
-
-/// Who connected to us. The identity is what TLS proved; the workload is looked up by address, for
-/// telemetry only.
-pub(crate) fn peer(
-    snapshot: &Snapshot,
-    network: &str,
-    address: SocketAddr,
-    identity: Option<&SpiffeId>,
-) -> Party {
-    Party {
-        workload: snapshot.workload_at(network, address.ip()).cloned(),
-        identity: identity.cloned(),
-        address: Some(address),
-    }
-}
-
-/// The service an inbound connection was for: the one the client names, if the workload is behind
-/// it, else the first with the target port (interop/telemetry.md section 2).
-pub(crate) fn service_asked(
-    snapshot: &Snapshot,
-    local: &Workload,
-    host: Option<&str>,
-    target_port: u16,
-) -> Option<Arc<Service>> {
-    let named = local
-        .services
-        .keys()
-        .find(|name| host.is_some_and(|host| *name.hostname == *host));
-    let by_port = || {
-        let of_port = |(_, ports): &(_, &Vec<mesh_model::ServicePort>)| {
-            ports.iter().any(|p| p.target_port == target_port)
-        };
-        local.services.iter().find(of_port).map(|(name, _)| name)
-    };
-    snapshot.service(named.or_else(by_port)?).cloned()
 }
 
 /// The headers of a CONNECT we send (interop/hbone.md, "CONNECT request").

@@ -9,7 +9,6 @@ mod application;
 mod facts;
 mod inbound;
 mod inbound_plaintext;
-mod limits;
 mod local;
 mod node;
 mod outbound;
@@ -17,6 +16,7 @@ mod pods;
 mod settings;
 
 use clap::Parser;
+use mesh_proxy::limits;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

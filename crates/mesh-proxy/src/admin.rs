@@ -33,16 +33,51 @@ pub fn serve(
     pages: Pages,
     config_dump: impl Fn(&DiscoveryStatus) -> AdminResponse + Send + Sync + 'static,
 ) -> io::Result<Addresses> {
-    let metrics = pages.metrics.clone();
+    let common = Common {
+        metrics: pages.metrics.clone(),
+        readiness: pages.readiness.clone(),
+        logging: pages.logging.clone(),
+    };
+    serve_common(scope, at, &common, routes(pages, config_dump))
+}
+
+/// What the pages of every process of the mesh show, proxy or not.
+#[derive(Debug)]
+pub struct Common {
+    /// `/metrics`, `/stats/prometheus`.
+    pub metrics: Metrics,
+    /// `/healthz/ready`.
+    pub readiness: Readiness,
+    /// Set by `/logging?level=`; without it there is no such page.
+    pub logging: Option<Arc<LogHandle>>,
+}
+
+/// Serves the pages that every process has and, at the admin address, `own` ones; gives the
+/// addresses bound.
+///
+/// # Errors
+/// When an address cannot be bound; the error names it.
+pub fn serve_common(
+    scope: &Scope,
+    at: Addresses,
+    common: &Common,
+    own: AdminRoutes,
+) -> io::Result<Addresses> {
+    let metrics = common.metrics.clone();
     let show = move |_: &str| AdminResponse::metrics(metrics.encode());
     let stats = AdminRoutes::new()
         .get("/metrics", show.clone())
-        .get("/stats/prometheus", show);
-    let readiness = AdminRoutes::new().readiness(&pages.readiness);
+        .get("/stats/prometheus", show.clone());
+    let readiness = AdminRoutes::new().readiness(&common.readiness);
+    let admin = own.readiness(&common.readiness).get("/metrics", show);
+    let admin = match common.logging.clone() {
+        Some(logging) => admin.post("/logging", move |query| set_level(&logging, query)),
+        None => admin,
+    };
     Ok(Addresses {
         metrics: serve_admin(scope, at.metrics, stats)?,
         readiness: serve_admin(scope, at.readiness, readiness)?,
-        admin: serve_admin(scope, at.admin, routes(pages, config_dump))?,
+        admin: serve_admin(scope, at.admin, admin)?,
     })
 }
 
@@ -53,13 +88,11 @@ fn routes(
     let Pages {
         metrics,
         discovery,
-        readiness,
         drain,
-        logging,
+        ..
     } = pages;
     let status = discovery.clone();
-    let routes = AdminRoutes::new()
-        .readiness(&readiness)
+    AdminRoutes::new()
         .get("/config_dump", move |_| config_dump(&discovery.borrow()))
         .get("/debug/connections", move |_| {
             AdminResponse::json(&metrics.open_connections())
@@ -70,11 +103,7 @@ fn routes(
         .post("/quitquitquit", move |_| {
             drain.start();
             AdminResponse::text("shutting down\n")
-        });
-    match logging {
-        Some(logging) => routes.post("/logging", move |query| set_level(&logging, query)),
-        None => routes,
-    }
+        })
 }
 
 fn set_level(logging: &LogHandle, query: &str) -> AdminResponse {

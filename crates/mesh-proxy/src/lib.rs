@@ -1,10 +1,12 @@
-//! What every proxy binary is made of: common settings, the way up and down, and
-//! admin pages.
+//! What every proxy binary is made of: common settings, the way up and down, admin pages,
+//! connection facts, limits.
 //!
 //! A binary flattens the flags of [`settings`] into its own, checks all of them together, and hands
 //! what comes out to [`run`]. What only one proxy does stays with that proxy.
 
 pub mod admin;
+pub mod facts;
+pub mod limits;
 mod run;
 pub mod settings;
 

@@ -1,24 +1,24 @@
-//! Bounds on connections: of one pod and of the process.
+//! Bounds on connections: of the process, and of parts of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A bound on how many connections there are at once. Clones are the same bound.
 #[derive(Debug, Clone)]
-pub(crate) struct Limit {
+pub struct Limit {
     used: Arc<AtomicUsize>,
     max: usize,
 }
 
 /// One connection's place within its bounds; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub struct Permit {
     used: Vec<Arc<AtomicUsize>>,
 }
 
 impl Limit {
     /// At most `max` at once.
-    pub(crate) fn new(max: usize) -> Self {
+    pub fn new(max: usize) -> Self {
         Self {
             used: Arc::default(),
             max,
@@ -26,7 +26,7 @@ impl Limit {
     }
 
     /// How many there are now.
-    pub(crate) fn used(&self) -> usize {
+    pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
@@ -40,8 +40,11 @@ impl Limit {
 }
 
 impl Permit {
-    /// A place in every bound, or the index of the one that is reached.
-    pub(crate) fn take(bounds: &[&Limit]) -> Result<Self, usize> {
+    /// A place in every bound.
+    ///
+    /// # Errors
+    /// The index of the first bound that is reached; then no place is taken in any.
+    pub fn take(bounds: &[&Limit]) -> Result<Self, usize> {
         let mut permit = Self { used: Vec::new() };
         for (index, bound) in bounds.iter().enumerate() {
             if !bound.take() {
