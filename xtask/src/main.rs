@@ -1,4 +1,4 @@
-//! The repository's own tasks: `cargo xtask ci | test | demo | layers`.
+//! The repository's own tasks: `cargo xtask ci | test | demo | bench | layers`.
 //!
 //! They need nothing but Rust and a Linux machine: what else is missing they install, and say so.
 
@@ -8,6 +8,7 @@
     reason = "a developer's tool talks to its terminal"
 )]
 
+mod bench;
 mod demo;
 mod layers;
 mod run;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask <task>
 
   demo [--once] [--json FILE]   build, then run the demo mesh on this machine
+  bench l4 [--peer CMD] ...     measure the node proxy against peers (docs/performance.md)
   test                          every test layer: unit, in-process, network namespaces
   layers [--manifest-path FILE] check that every dependency points to a lower layer
   ci                            format, layers, clippy, documentation, tests";
@@ -38,6 +40,7 @@ fn dispatch(arguments: &[String]) -> Result<()> {
     match arguments.split_first() {
         Some((task, rest)) => match task.as_str() {
             "demo" => demo::run(rest),
+            "bench" => bench::run(rest),
             "test" => test::run(),
             "layers" => layers::run(rest),
             "ci" => ci(),
