@@ -1,5 +1,7 @@
 //! One workload certificate with everything a handshake needs, built once.
 
+use crate::aead::AeadLibrary;
+use crate::session::SecretsToOwner;
 use crate::verify::{self, ClientJudge, Expected, ServerJudge};
 use crate::{PrivateKey, TlsError, pem, provider, san};
 use arc_swap::ArcSwap;
@@ -172,6 +174,11 @@ impl WorkloadCertificate {
         self.not_before + validity / 2
     }
 
+    /// The library that seals and opens its connections' records.
+    pub(crate) fn aead(&self) -> AeadLibrary {
+        provider::Provider::of_process().aead
+    }
+
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
     }
@@ -210,6 +217,8 @@ impl WorkloadCertificate {
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.enable_sni = false;
         config.resumption = Resumption::disabled();
+        config.enable_secret_extraction = true;
+        config.key_log = Arc::new(SecretsToOwner);
         Ok(Arc::new(config))
     }
 }
@@ -272,6 +281,8 @@ fn server_config(
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     // Clients of the mesh never resume (interop/hbone.md), so a ticket would only be bytes.
     config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(SecretsToOwner);
     Ok(Arc::new(config))
 }
 

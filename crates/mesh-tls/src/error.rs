@@ -1,5 +1,6 @@
 //! Why no TLS connection, certificate or request came to be.
 
+use crate::session::RecordFault;
 use mesh_model::Reason;
 use std::io;
 use std::sync::Arc;
@@ -83,6 +84,9 @@ pub enum TlsError {
     /// The peer did not agree to speak HTTP/2.
     #[error("the peer did not negotiate ALPN h2")]
     NoAlpn,
+    /// A record of a connection in use cannot be taken or made.
+    #[error("TLS record: {0}")]
+    Record(#[from] RecordFault),
     /// A chain given to us cannot be used.
     #[error("certificate chain: {0}")]
     Chain(String),
@@ -122,7 +126,8 @@ impl TlsError {
             | Self::UnknownRoot { .. }
             | Self::IdentityMismatch { .. }
             | Self::BadCertificate { .. }
-            | Self::NoAlpn => Reason::TlsFailure,
+            | Self::NoAlpn
+            | Self::Record(_) => Reason::TlsFailure,
             Self::Chain(_)
             | Self::IssuedForAnother { .. }
             | Self::Key(_)
@@ -149,7 +154,7 @@ impl TlsError {
         }
     }
 
-    fn of_rustls(error: &rustls::Error) -> Self {
+    pub(crate) fn of_rustls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => other
                 .0

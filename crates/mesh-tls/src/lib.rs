@@ -2,6 +2,7 @@
 //!
 //! * [`accept_mesh`] and [`connect_mesh`] speak mutual TLS 1.3 between workloads, with the identity
 //!   rules of interop/hbone.md.
+//! * [`accept_session`] and [`connect_session`] do the same and hand over the record layer, [`Records`].
 //! * [`WorkloadCertificate`] is one certificate with everything a handshake needs, built once.
 //! * [`new_csr`] makes the key and the request that a certificate authority signs (interop/ca.md).
 //! * [`EdgeTls`] terminates TLS for gateways, by SNI; [`ServingTls`] for our own gRPC servers.
@@ -9,6 +10,7 @@
 //! Invariant: a private key is made in this process or handed in by the user; it is never written
 //! to disk here and never shown by `Debug`.
 
+mod aead;
 mod certificate;
 mod csr;
 mod edge;
@@ -19,10 +21,12 @@ mod pem;
 mod provider;
 mod san;
 mod serving;
+mod session;
 #[cfg(test)]
 mod testing;
 mod verify;
 
+pub use aead::{AeadChoice, AeadLibrary};
 pub use certificate::{CertificateReceiver, WorkloadCertificate};
 pub use csr::{PrivateKey, new_csr, new_serving_csr};
 pub use edge::{EdgeInfo, EdgeStream, EdgeTls};
@@ -31,6 +35,10 @@ pub use edge_client::{
 };
 pub use error::TlsError;
 pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
-pub use provider::{fill_random, install_provider};
+pub use provider::{Cryptography, KeyExchange, fill_random, install_provider, set_cryptography};
 pub use serving::{ServingCertificate, ServingTls};
+pub use session::{
+    HalfSnapshot, Opened, RECORD_PLAIN_MAX, RECORD_WIRE_MAX, RecordFault, Records, RecordsSnapshot,
+    Session, Writer, accept_session, connect_session,
+};
 pub use verify::Expected;

@@ -3,7 +3,7 @@
 use crate::certificate::ALPN_H2;
 use crate::{Expected, TlsError, WorkloadCertificate, san};
 use mesh_model::SpiffeId;
-use rustls::CommonState;
+use rustls::{CipherSuite, CommonState, NamedGroup};
 use rustls_pki_types::{IpAddr, Ipv4Addr, ServerName};
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -24,6 +24,10 @@ pub struct Peer {
     pub identity: SpiffeId,
     /// When its certificate ends.
     pub not_after: SystemTime,
+    /// IANA name of the key exchange agreed on, such as `X25519MLKEM768`.
+    pub key_exchange: &'static str,
+    /// IANA name of the cipher suite agreed on, such as `TLS_AES_256_GCM_SHA384`.
+    pub cipher_suite: &'static str,
 }
 
 /// Takes a connection: TLS 1.3, ALPN h2, a client certificate required, SPIFFE rules of
@@ -59,14 +63,17 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let connector = TlsConnector::from(certificate.client(expected)?);
-    // rustls wants a name; none is sent, and the verifier does not look at it.
-    let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])));
-    let stream = within_timeout(connector.connect(name, stream)).await?;
+    let stream = within_timeout(connector.connect(any_name(), stream)).await?;
     let trust_domain = certificate.identity().trust_domain();
     let peer = peer_of(stream.get_ref().1, |facts| {
         expected.select(facts.identities(), trust_domain)
     })?;
     Ok((TlsStream::Client(stream), peer))
+}
+
+/// rustls wants a name; none is sent, and the verifier does not look at it.
+pub(crate) fn any_name() -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])))
 }
 
 pub(crate) async fn within_timeout<T>(
@@ -79,7 +86,7 @@ pub(crate) async fn within_timeout<T>(
 }
 
 /// Reads the peer off a finished handshake; the verifier has judged it already.
-fn peer_of(
+pub(crate) fn peer_of(
     state: &CommonState,
     select: impl FnOnce(&san::Facts) -> Option<SpiffeId>,
 ) -> Result<Peer, TlsError> {
@@ -98,7 +105,28 @@ fn peer_of(
     Ok(Peer {
         identity,
         not_after: facts.not_after,
+        key_exchange: key_exchange_name(state),
+        cipher_suite: cipher_suite_name(state),
     })
+}
+
+fn key_exchange_name(state: &CommonState) -> &'static str {
+    let group = state.negotiated_key_exchange_group();
+    match group.map(rustls::crypto::SupportedKxGroup::name) {
+        Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
+        Some(NamedGroup::X25519) => "x25519",
+        Some(NamedGroup::secp256r1) => "secp256r1",
+        Some(NamedGroup::secp384r1) => "secp384r1",
+        _ => "unknown",
+    }
+}
+
+fn cipher_suite_name(state: &CommonState) -> &'static str {
+    match state.negotiated_cipher_suite().map(|suite| suite.suite()) {
+        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
+        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
+        _ => "unknown",
+    }
 }
 
 #[cfg(test)]

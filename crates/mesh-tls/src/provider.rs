@@ -1,22 +1,104 @@
-//! The cryptography in use: aws-lc-rs, narrowed for the mesh.
+//! The cryptography in use: aws-lc-rs, narrowed for the mesh, with the faster AEAD.
 
 use crate::TlsError;
+use crate::aead::{self, AeadChoice, AeadLibrary};
+use rustls::NamedGroup;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-/// The provider of mesh connections: AES-256-GCM and AES-128-GCM only (interop/hbone.md,
-/// Transport), X25519MLKEM768 preferred for the key exchange.
+/// Which key exchanges mesh connections may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum KeyExchange {
+    /// X25519MLKEM768 first, then X25519 and the NIST curves for peers without it.
+    #[default]
+    PostQuantumFirst,
+    /// X25519MLKEM768 only (`COMPLIANCE_POLICY=pqc`).
+    PostQuantumOnly,
+}
+
+impl FromStr for KeyExchange {
+    type Err = String;
+
+    /// Reads the value of `COMPLIANCE_POLICY`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "" => Ok(Self::PostQuantumFirst),
+            "pqc" => Ok(Self::PostQuantumOnly),
+            other => Err(format!("{other:?} is not pqc, nor empty")),
+        }
+    }
+}
+
+/// What the mesh's connections are made with; once a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Cryptography {
+    /// Which library seals and opens records.
+    pub aead: AeadChoice,
+    /// Which key exchanges are offered and taken.
+    pub key_exchange: KeyExchange,
+}
+
+/// The cryptography of mesh connections: AES-256-GCM and AES-128-GCM only (interop/hbone.md,
+/// Transport).
+#[derive(Clone)]
+pub(crate) struct Provider {
+    pub(crate) rustls: Arc<CryptoProvider>,
+    pub(crate) aead: AeadLibrary,
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("aead", &self.aead)
+            .finish()
+    }
+}
+
+static MESH: OnceLock<Provider> = OnceLock::new();
+
+impl Provider {
+    pub(crate) fn new(cryptography: Cryptography) -> Self {
+        let aead = cryptography.aead.decide();
+        let defaults = aws_lc_rs::default_provider();
+        let only_post_quantum = cryptography.key_exchange == KeyExchange::PostQuantumOnly;
+        let kx_groups = defaults
+            .kx_groups
+            .iter()
+            .copied()
+            .filter(|group| !only_post_quantum || group.name() == NamedGroup::X25519MLKEM768)
+            .collect();
+        let rustls = Arc::new(CryptoProvider {
+            cipher_suites: aead::suites(aead),
+            kx_groups,
+            ..defaults
+        });
+        Self { rustls, aead }
+    }
+
+    /// The process's own: as [`set_cryptography`] said, else the defaults.
+    pub(crate) fn of_process() -> &'static Self {
+        MESH.get_or_init(|| Self::new(Cryptography::default()))
+    }
+}
+
+/// Sets what mesh connections of this process are made with, before the first certificate is
+/// taken. Says in the log which AEAD library was chosen and why.
+///
+/// # Errors
+/// When it was set or used before.
+pub fn set_cryptography(cryptography: Cryptography) -> Result<(), TlsError> {
+    let again = || TlsError::Chain("the cryptography of this process is in use already".into());
+    if MESH.get().is_some() {
+        return Err(again());
+    }
+    MESH.set(Provider::new(cryptography)).map_err(|_| again())
+}
+
+/// The rustls part of [`Provider::of_process`].
 pub(crate) fn mesh() -> &'static Arc<CryptoProvider> {
-    static MESH: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    MESH.get_or_init(|| {
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-                aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-            ],
-            ..aws_lc_rs::default_provider()
-        })
-    })
+    &Provider::of_process().rustls
 }
 
 /// The provider of the edge: the library's defaults, for clients we do not choose.

@@ -171,7 +171,7 @@ async fn two_workloads_know_each_other() {
     let group = state.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, NamedGroup::X25519MLKEM768);
     let suite = state.negotiated_cipher_suite().unwrap().suite();
-    assert_eq!(suite, rustls::CipherSuite::TLS13_AES_256_GCM_SHA384);
+    assert_eq!(suite, CipherSuite::TLS13_AES_256_GCM_SHA384);
 }
 
 impl WorkloadCertificate {
