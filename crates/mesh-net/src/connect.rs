@@ -93,10 +93,9 @@ pub async fn connect(
 fn open(address: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
-        Type::STREAM,
+        Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keep_alive())?;
     if let Some(mark) = options.mark {

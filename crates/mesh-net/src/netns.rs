@@ -1,6 +1,7 @@
 //! Network namespaces: a handle, and a visit to one that always comes back.
 
 use nix::sched::{CloneFlags, setns};
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,6 +11,12 @@ use std::sync::Arc;
 
 /// The namespace of the calling thread; `/proc/self` would be that of the main thread.
 const CURRENT: &str = "/proc/thread-self/ns/net";
+
+thread_local! {
+    /// Where the thread is, once it has asked. Only [`Netns::enter`] moves a thread, and says so here: to
+    /// ask the kernel each time costs more than the visit.
+    static HERE: RefCell<Option<Netns>> = const { RefCell::new(None) };
+}
 
 /// A network namespace, kept alive by this handle. Clones share one file descriptor.
 #[derive(Debug, Clone)]
@@ -60,6 +67,16 @@ impl Netns {
         })
     }
 
+    /// As [`Self::current`], asked of the kernel once a thread.
+    fn here() -> io::Result<Self> {
+        if let Some(known) = HERE.with_borrow(Clone::clone) {
+            return Ok(known);
+        }
+        let here = Self::current()?;
+        HERE.set(Some(here.clone()));
+        Ok(here)
+    }
+
     /// The inode, which is how `lsns` and `ip netns` show it.
     pub fn inode(&self) -> u64 {
         self.key.1
@@ -71,17 +88,19 @@ impl Netns {
     /// The call is synchronous on purpose: across an await another task of the thread would make
     /// its sockets in the wrong place. A socket belongs to the namespace it was made in for good,
     /// so it is enough to make it here. Should the way back fail the process ends: a thread in
-    /// another pod's namespace would send one workload's traffic as another's.
+    /// another pod's namespace would send one workload's traffic as another's. For the same reason
+    /// nothing else may move a thread that has ever called this.
     ///
     /// # Errors
     /// When the current namespace cannot be read or this one not be entered (needs
     /// `CAP_SYS_ADMIN`); `f` has not run then.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> io::Result<R> {
-        let home = Self::current()?;
+        let home = Self::here()?;
         if home == *self {
             return Ok(f());
         }
         setns(&*self.file, CloneFlags::CLONE_NEWNET)?;
+        HERE.set(Some(self.clone()));
         // A guard, so that a panic in `f` takes the way back too.
         let _back = WayBack(home);
         Ok(f())
@@ -96,6 +115,7 @@ impl Drop for WayBack {
             tracing::error!(%error, "cannot return to the proxy's own network namespace");
             std::process::abort();
         }
+        HERE.set(Some(self.0.clone()));
     }
 }
 
@@ -136,6 +156,12 @@ mod tests {
         };
         assert_ne!(home, pod);
         assert_eq!(pod.enter(|| Netns::current().unwrap()).unwrap(), pod);
+        assert_eq!(Netns::current().unwrap(), home);
+        // There and back from within, by what the thread remembers: it must be what is so.
+        let nested = || home.enter(|| Netns::current().unwrap());
+        assert_eq!(pod.enter(nested).unwrap().unwrap(), home);
+        let twice = || pod.enter(|| Netns::current().unwrap());
+        assert_eq!(pod.enter(twice).unwrap().unwrap(), pod);
         assert_eq!(Netns::current().unwrap(), home);
         let panicked = std::panic::catch_unwind(|| pod.enter(|| panic!("inside")));
         assert!(panicked.is_err());

@@ -13,6 +13,10 @@ const QUEUE_LINES_MAX: usize = 8192;
 const QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Lines are written together up to this size, so that a busy log costs few system calls.
 const BATCH_BYTES: usize = 64 * 1024;
+/// The writer's rest between two writes. A line that ends a silence is written at once; of those that
+/// follow none has to wake the writer, which costs a worker more than the line. Far below what fills
+/// the queue.
+const REST: Duration = Duration::from_millis(5);
 /// How often a flush asks a full queue again.
 const FLUSH_RETRY: Duration = Duration::from_millis(1);
 
@@ -111,6 +115,7 @@ fn write_all(receiver: &Receiver<Message>, mut output: impl Write, waiting: &Ato
             // The asker may have given up waiting.
             let _gone = done.send(());
         }
+        std::thread::sleep(REST);
     }
 }
 
