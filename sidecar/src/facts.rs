@@ -20,12 +20,8 @@ pub(crate) fn set_target(facts: &mut ConnectionFacts, target: &Target) {
         identity: None,
         address: Some(target.address),
     };
-    if let Transport::Hbone {
-        authority,
-        expected,
-    } = &target.transport
-    {
-        facts.destination.identity = expected.first().cloned();
+    if let Transport::Hbone { authority, .. } = &target.transport {
+        facts.destination.identity = target.transport.proven().cloned();
         facts.hbone_address = Some(authority.clone());
         facts.security = Security::MutualTls;
     }

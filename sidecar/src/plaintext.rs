@@ -9,7 +9,7 @@ use crate::facts;
 use crate::proxy::Permit;
 use crate::session::Pending;
 use crate::worker::{Worker, accept_each};
-use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason};
+use mesh_model::Reason;
 use mesh_plan::Refusal;
 use mesh_telemetry::{ConnectionFacts, Party};
 use std::net::SocketAddr;
@@ -69,15 +69,8 @@ async fn open(
     facts: &mut ConnectionFacts,
 ) -> Result<Arrival, Refusal> {
     let node = &worker.node;
-    let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
 
-    // 1. Not in circles. What was not captured has our own port as its destination.
-    if [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE].contains(&destination.port()) {
-        let detail = format!("{destination} is a port of this proxy itself");
-        return Err(Refusal::new(Reason::WrongDestination, detail));
-    }
-
-    // 2. A workload to be.
+    // 1. A workload to be.
     let workload = node.workload().await?;
     let snapshot = node.snapshots.borrow().clone();
     facts.source = facts::peer(&snapshot, &node.proxy.network, peer, None);
@@ -87,6 +80,14 @@ async fn open(
         address: Some(destination),
     };
     facts.service = facts::service_asked(&snapshot, &workload, None, destination.port());
+
+    // 2. Only to itself: a neighbour may send here what is for others.
+    let destination = mesh_plan::plaintext(&workload, destination, |ip| {
+        mesh_net::is_interface_address(ip, None).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the addresses of this pod cannot be read");
+            false
+        })
+    })?;
 
     // 3. May the peer, of whom nothing is proven? 4. Does the application?
     let caller = Caller {

@@ -3,4 +3,5 @@
 
 mod sidecars;
 mod support;
+mod timers;
 mod waypoints;

@@ -23,12 +23,8 @@ pub(crate) fn set_target(record: &mut ConnectionRecord, target: &Target) {
         identity: None,
         address: Some(target.address),
     };
-    if let Transport::Hbone {
-        authority,
-        expected,
-    } = &target.transport
-    {
-        destination.identity = expected.first().cloned();
+    if let Transport::Hbone { authority, .. } = &target.transport {
+        destination.identity = target.transport.proven().cloned();
         record.set_hbone_address(authority.clone());
         record.set_security(Security::MutualTls);
     }

@@ -6,13 +6,13 @@
 
 use crate::application::{self, Admission};
 use crate::limits::Permit;
-use crate::pods::{Worker, accept_each};
+use crate::pods::{Pod, Worker, accept_each};
 use crate::{facts, local};
 use mesh_l4::run_session;
-use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason};
+use mesh_model::Reason;
 use mesh_plan::Refusal;
 use mesh_telemetry::{ConnectionRecord, Party};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -52,6 +52,14 @@ pub(crate) async fn serve(
     }
 }
 
+/// Whether an interface of the pod has an address; not when that cannot be known.
+fn has_address(pod: &Pod, ip: IpAddr) -> bool {
+    mesh_net::is_interface_address(ip, pod.netns.as_ref()).unwrap_or_else(|error| {
+        tracing::warn!(pod = %pod.spec.info.name, %error, "the addresses of a pod cannot be read");
+        false
+    })
+}
+
 /// Everything that may fail before bytes flow; each failure is one refusal.
 async fn open(
     worker: &Rc<Worker>,
@@ -61,13 +69,7 @@ async fn open(
 ) -> Result<(TcpStream, Admission), Refusal> {
     let pod = &worker.pod;
 
-    // 1. Not in circles. What was not captured has our own port as its destination.
-    if [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE].contains(&destination.port()) {
-        let detail = format!("{destination} is a port of this proxy itself");
-        return Err(Refusal::new(Reason::WrongDestination, detail));
-    }
-
-    // 2. A workload to be.
+    // 1. A workload to be.
     let mut local = pod.local.clone();
     let known = local::known(&mut local, &pod.spec.info).await?;
     let workload = &known.workload;
@@ -81,6 +83,9 @@ async fn open(
     });
     let service = facts::service_asked(&snapshot, workload, None, destination.port());
     record.set_service(service);
+
+    // 2. Only to itself: a neighbour may send here what is for others.
+    let destination = mesh_plan::plaintext(workload, destination, |ip| has_address(pod, ip))?;
 
     // 3. May the peer, of whom nothing is proven?
     let admission = Admission {

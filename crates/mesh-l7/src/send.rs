@@ -112,13 +112,9 @@ impl Sending<'_> {
 
     /// Tells the record where the request goes.
     fn note(&self, target: &Target) {
-        let expected = match &target.transport {
-            Transport::Plain => None,
-            Transport::Hbone { expected, .. } => expected.first().cloned(),
-        };
         let party = Party {
             workload: target.workload.clone(),
-            identity: expected,
+            identity: target.transport.proven().cloned(),
             address: Some(target.destination),
         };
         let cluster = target

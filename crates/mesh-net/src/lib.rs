@@ -4,6 +4,7 @@
 //! Every socket a proxy makes is made here, so that marks, keep-alive, backlog and namespaces are
 //! decided in one place. Nothing here knows of TLS, HTTP or the mesh.
 
+mod addresses;
 mod connect;
 mod detect;
 mod listen;
@@ -13,6 +14,7 @@ mod prefixed;
 mod pump;
 mod sni;
 
+pub use addresses::is_interface_address;
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, ConnectError, ConnectOptions, connect};
 pub use detect::{DETECT_TIMEOUT, FirstSpeaker, Protocol, detect, first_speaker};
 pub use listen::{LISTEN_BACKLOG, ListenOptions, accept, listen, tune};

@@ -1,4 +1,4 @@
-//! Where a tunnelled connection ends: the decision of the proxy in front of a workload.
+//! Where a connection to a workload ends, tunnelled or not: the decision of the proxy in front of a workload.
 
 use crate::{Authority, Refusal, is_waypoint_of, waypoint};
 use mesh_model::{
@@ -31,11 +31,44 @@ pub fn inbound(
         Authority::Host { host, port } => port_of_host(snapshot, local, host, *port)?,
     };
     // A CONNECT to a port of the proxy itself would go round in circles.
-    if [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE].contains(&port) {
+    if own_port(port) {
         let detail = format!("port {port} belongs to the proxy");
         return Err(Refusal::new(Reason::ConnectFailed, detail));
     }
     Ok(SocketAddr::new(local_ip, port))
+}
+
+/// The application's address for a connection that came to `destination` without a tunnel.
+///
+/// Redirection takes whatever reaches the pod's interface, so a neighbour on the wire that frames
+/// a packet for another host to this pod would be relayed there with the pod's address. Only the
+/// workload's own addresses are taken, and those that `on_interface` finds in its network namespace:
+/// a pod may have more than the control plane knows of. Loopback is never one of them, for nothing
+/// from outside may reach what listens there.
+///
+/// # Errors
+/// [`Reason::WrongDestination`] for any other address, and for the proxy's own ports: what was not
+/// captured has the listener itself as its destination and would go round in circles.
+pub fn plaintext(
+    local: &Workload,
+    destination: SocketAddr,
+    on_interface: impl FnOnce(IpAddr) -> bool,
+) -> Result<SocketAddr, Refusal> {
+    let ip = destination.ip().to_canonical();
+    let refused =
+        |why: &str| Refusal::new(Reason::WrongDestination, format!("{destination} {why}"));
+    if own_port(destination.port()) {
+        return Err(refused("is a port of this proxy itself"));
+    }
+    if !local.addresses.contains(&ip) && (ip.is_loopback() || !on_interface(ip)) {
+        let why = format!("is no address of {}", local.object_name());
+        return Err(refused(&why));
+    }
+    Ok(SocketAddr::new(ip, destination.port()))
+}
+
+fn own_port(port: u16) -> bool {
+    [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE].contains(&port)
 }
 
 /// What a port of the workload's application speaks, as a service it stands behind declares it; of

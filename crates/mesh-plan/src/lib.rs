@@ -22,7 +22,7 @@ pub use authority::{Authority, AuthorityError};
 pub use endpoint::{retry_target, retry_target_untried, to_service, to_workload};
 pub use explain::{ExplainRequest, Explanation, explain};
 pub use http::{HttpForward, HttpPlan, HttpRedirect, HttpScope, http};
-pub use inbound::{inbound, inbound_protocol};
+pub use inbound::{inbound, inbound_protocol, plaintext};
 pub use mesh_routing::HttpFacts;
 pub use outbound::outbound;
 pub use policies::{gateway_policies, sidecar_policies, waypoint_policies};
@@ -75,6 +75,20 @@ pub enum Transport {
         /// The identities of which the peer must prove one. Empty: no peer is acceptable.
         expected: Vec<SpiffeId>,
     },
+}
+
+impl Transport {
+    /// The identity that a peer will have proven once it is connected to, for records. Of several
+    /// that are acceptable it is not known which one it will be: what was not proven is not claimed.
+    pub fn proven(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Hbone { expected, .. } => match expected.as_slice() {
+                [identity] => Some(identity),
+                _ => None,
+            },
+            Self::Plain => None,
+        }
+    }
 }
 
 /// What a target is.

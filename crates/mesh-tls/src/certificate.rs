@@ -115,6 +115,14 @@ impl WorkloadCertificate {
     /// # Errors
     /// When no key can be made.
     pub fn self_signed(identity: &SpiffeId) -> Result<Self, TlsError> {
+        Self::self_signed_until(identity, SystemTime::now() + SELF_SIGNED.0)
+    }
+
+    /// The same with an end of its own, to the second.
+    ///
+    /// # Errors
+    /// When no key can be made.
+    pub fn self_signed_until(identity: &SpiffeId, not_after: SystemTime) -> Result<Self, TlsError> {
         let bad = |e: rcgen::Error| TlsError::Chain(e.to_string());
         let (root_pem, issuer) = throw_away_root()?;
         let pair = KeyPair::generate().map_err(bad)?;
@@ -129,7 +137,7 @@ impl WorkloadCertificate {
         ];
         let now = SystemTime::now();
         params.not_before = (now - SELF_SIGNED.1).into();
-        params.not_after = (now + SELF_SIGNED.0).into();
+        params.not_after = not_after.into();
         let leaf = params.signed_by(&pair, issuer).map_err(bad)?;
         let chain = [leaf.pem(), root_pem.clone()];
         Self::from_chain(identity, PrivateKey::of(&pair), &chain)

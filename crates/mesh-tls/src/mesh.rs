@@ -44,7 +44,11 @@ where
 {
     let acceptor = TlsAcceptor::from(certificate.server());
     let stream = within_timeout(acceptor.accept(stream)).await?;
-    let peer = peer_of(stream.get_ref().1, |facts| facts.identities().next())?;
+    // The one it was let in by: of a certificate with several, not the first of whatever domain.
+    let trust_domain = certificate.identity().trust_domain();
+    let peer = peer_of(stream.get_ref().1, |facts| {
+        Expected::TrustDomain.select(facts.identities(), trust_domain)
+    })?;
     Ok((TlsStream::Server(stream), peer))
 }
 

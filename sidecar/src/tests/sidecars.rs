@@ -159,6 +159,15 @@ fn plaintext_is_carried_and_a_policy_that_wants_an_identity_denies_it() {
             plaintext::serve(worker.clone(), tcp, peer, to)
         });
         assert!(get(entry, "/x").await.ends_with("app /x"));
+
+        // Somebody else's address, framed to us: not relayed.
+        let (worker, neighbour) = (shop.worker.clone(), mesh.http_app("other", 7));
+        let to = SocketAddr::new(mesh.ip(7), neighbour);
+        let other = mesh.accept(mesh.ip(202), move |tcp, peer| {
+            plaintext::serve(worker.clone(), tcp, peer, to)
+        });
+        assert_eq!(get(other, "/x").await, "");
+
         put_policy(
             &mut mesh,
             Action::Deny,
@@ -168,9 +177,10 @@ fn plaintext_is_carried_and_a_policy_that_wants_an_identity_denies_it() {
             }],
         );
         assert_eq!(get(entry, "/x").await, "");
-        let records = shop.records(2).await;
+        let records = shop.records(3).await;
         assert_eq!(records[0]["response_code"], 200);
-        assert_eq!(records[1]["reason"], "policy_denied");
+        assert_eq!(records[1]["reason"], "wrong_destination");
+        assert_eq!(records[2]["reason"], "policy_denied");
     });
 }
 

@@ -14,7 +14,11 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// `shop` (address 2) behind `way` (address 3).
-fn behind_waypoint(mesh: &mut Mesh, protocol: AppProtocol, port: u16) -> (TestProxy, TestProxy) {
+pub(super) fn behind_waypoint(
+    mesh: &mut Mesh,
+    protocol: AppProtocol,
+    port: u16,
+) -> (TestProxy, TestProxy) {
     mesh.pod("shop", 2, Some(port));
     mesh.pod("way", 3, None);
     let at = GatewayAddress {

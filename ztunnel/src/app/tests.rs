@@ -3,6 +3,7 @@
 
 mod mesh;
 mod netns;
+mod timers;
 
 use super::*;
 use http::HeaderMap;
@@ -149,6 +150,17 @@ fn plaintext_is_let_in_unless_strict_and_never_to_our_own_ports() {
     assert!(read_all(&mut TcpStream::connect(own).unwrap()).is_empty());
     let looped = server.next(PATIENCE).unwrap();
     assert_eq!(looped["reason"], "wrong_destination", "{looped}");
+
+    // What listens there is reached by nobody through us, whoever frames a packet for it to us.
+    let elsewhere = SocketAddr::new(mesh.client_ip, 15001);
+    let neighbour = TcpListener::bind((mesh.vip.ip(), 0)).unwrap();
+    for to in [elsewhere, neighbour.local_addr().unwrap()] {
+        assert!(read_all(&mut mesh.connect_in_plaintext(to)).is_empty());
+        let refused = server.next(PATIENCE).unwrap();
+        assert_eq!(refused["reason"], "wrong_destination", "{refused}");
+    }
+    neighbour.set_nonblocking(true).unwrap();
+    assert!(neighbour.accept().is_err(), "it was relayed");
 
     mesh.write(
         "policies:\n- {name: strict, namespace: demo, scope: Namespace, action: Deny, \

@@ -47,6 +47,24 @@ fn the_ports_of_the_proxy_are_refused() {
 }
 
 #[test]
+fn plaintext_is_for_the_pods_own_addresses_and_not_for_the_proxys_ports() {
+    let local = pod("shop-1", 2);
+    let to = |text: &str, found: bool| {
+        plaintext(&local, text.parse().unwrap(), |_| found).map_err(|r| r.reason)
+    };
+    let wrong = Err(Reason::WrongDestination);
+    assert_eq!(to("10.0.0.2:80", false), Ok(at(ip(2), 80)));
+    assert_eq!(to("[::ffff:10.0.0.2]:80", false), Ok(at(ip(2), 80)));
+    assert_eq!(to("10.0.0.3:80", false), wrong, "another pod's");
+    assert_eq!(to("10.0.0.3:80", true), Ok(at(ip(3), 80)), "a second one");
+    assert_eq!(to("127.0.0.1:80", true), wrong, "what is for the pod alone");
+    assert_eq!(to("[::1]:80", true), wrong);
+    for port in [15001, 15006, 15008] {
+        assert_eq!(to(&format!("10.0.0.2:{port}"), true), wrong);
+    }
+}
+
+#[test]
 fn a_waypoint_takes_what_is_bound_to_it() {
     let (mut shop, mut other) = (service("shop", 1), pod("other", 5));
     shop.waypoint = Some(by_name("wp"));

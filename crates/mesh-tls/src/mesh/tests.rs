@@ -209,6 +209,22 @@ async fn the_first_workload_identity_is_the_peer_and_other_uris_are_skipped() {
 }
 
 #[tokio::test]
+async fn a_client_is_who_it_was_let_in_as_and_not_the_first_name_of_a_foreign_domain() {
+    let ca = TestCa::new("root");
+    let foreign = "spiffe://elsewhere.example/ns/demo/sa/admin";
+    let identity = ca.der(Leaf::of(vec![uri(foreign), uri(CLIENT)]));
+    let server = ca.workload(SERVER);
+    let (down, up) = pair().await;
+    let connector = careless_client(Some(identity));
+    let (accepted, connected) = tokio::join!(
+        accept_mesh(up, &server),
+        connector.connect(any_name(), down)
+    );
+    assert_eq!(accepted.unwrap().1.identity, id(CLIENT));
+    connected.unwrap();
+}
+
+#[tokio::test]
 async fn any_san_of_a_server_may_be_the_one_expected() {
     let ca = TestCa::new("root");
     let client = ca.workload(CLIENT);

@@ -9,6 +9,7 @@ use crate::settings::Settings;
 use mesh_identity::CertificateSource;
 use mesh_net::Netns;
 use mesh_redirect::{InPodOptions, Mode, RuleSet};
+use mesh_telemetry::RecordTap;
 use nix::sched::{CloneFlags, unshare};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,27 +26,41 @@ struct Wire {
     prefix: u8,
     /// Where the pods' traffic leaves the node; the address is nobody's.
     gateway: IpAddr,
+    /// An address that the control plane does not know.
+    elsewhere: IpAddr,
 }
 
 impl Wire {
-    fn new(client: &str, server: &str, vip: &str, prefix: u8, gateway: &str) -> Self {
-        let [client, server, vip, gateway] =
-            [client, server, vip, gateway].map(|a| a.parse().unwrap());
+    fn new(addresses: [&str; 5], prefix: u8) -> Self {
+        let [client, server, vip, gateway, elsewhere] = addresses.map(|a| a.parse().unwrap());
         Self {
             client,
             server,
             vip,
             prefix,
             gateway,
+            elsewhere,
         }
     }
 
     fn v4() -> Self {
-        Self::new("10.77.0.1", "10.77.0.2", "10.96.0.7", 24, "10.77.0.254")
+        let [client, server, gateway] = ["10.77.0.1", "10.77.0.2", "10.77.0.254"];
+        Self::new([client, server, "10.96.0.7", gateway, "203.0.113.7"], 24)
     }
 
     fn v6() -> Self {
-        Self::new("fd77::1", "fd77::2", "fd96::7", 64, "fd77::254")
+        let [client, server, gateway] = ["fd77::1", "fd77::2", "fd77::254"];
+        Self::new([client, server, "fd96::7", gateway, "2001:db8::7"], 64)
+    }
+
+    /// Of one address.
+    fn host_prefix(&self) -> u8 {
+        if self.gateway.is_ipv6() { 128 } else { 32 }
+    }
+
+    /// A duplicate of an address on a wire of two is not worth a second's wait.
+    fn dad(&self) -> &'static str {
+        if self.gateway.is_ipv6() { " nodad" } else { "" }
     }
 
     fn app(&self) -> SocketAddr {
@@ -119,8 +134,7 @@ fn two_pods(wire: &Wire) -> Option<(Place, Place)> {
         "ip link add eth0 type veth peer name eth0 netns {peer}"
     ));
     let (prefix, gateway) = (wire.prefix, wire.gateway);
-    // A duplicate of an address on a wire of two is not worth a second's wait.
-    let how = if gateway.is_ipv6() { " nodad" } else { "" };
+    let how = wire.dad();
     for (place, address) in [(&client, wire.client), (&server, wire.server)] {
         place.run("ip link set lo up");
         place.run(&format!("ip addr add {address}/{prefix} dev eth0{how}"));
@@ -212,6 +226,8 @@ fn captured_traffic(wire: &Wire) {
     assert_eq!(record["direction"], "inbound", "{record}");
     assert!(record.get("src.identity").is_none(), "{record}");
 
+    only_its_own_addresses(wire, &client, &server, &records);
+
     // A pod that is gone has no listener; one that comes back has.
     stop(folder.path(), &up, "server");
     let hbone = SocketAddr::new(wire.server, 15008);
@@ -222,6 +238,29 @@ fn captured_traffic(wire: &Wire) {
     until(|| !listens());
     write_pod(folder.path(), "server", &server);
     until(listens);
+}
+
+/// A neighbour's packets for somebody else are captured like all others, and not relayed; a further
+/// address of the pod is its own though the control plane does not know it.
+fn only_its_own_addresses(wire: &Wire, client: &Place, server: &Place, records: &RecordTap) {
+    let (way, host, prefix) = (wire.server, wire.elsewhere, wire.host_prefix());
+    client.run(&format!("ip route add {host}/{prefix} via {way}"));
+    let mut stream = client.connect(SocketAddr::new(host, 8080));
+    assert!(read_all(&mut stream).is_empty());
+    let record = records.next(PATIENCE).unwrap();
+    assert_eq!(record["reason"], "wrong_destination", "{record}");
+    assert_eq!(record["direction"], "inbound", "{record}");
+
+    server.run(&format!(
+        "ip addr add {host}/{prefix} dev eth0{}",
+        wire.dad()
+    ));
+    let app = server.listen(SocketAddr::new(host, 8080));
+    let stream = client.connect(SocketAddr::new(host, 8080));
+    app.accept().unwrap();
+    drop(stream);
+    let record = records.next(PATIENCE).unwrap();
+    assert!(record["reason"] != "wrong_destination", "{record}");
 }
 
 fn stop(folder: &std::path::Path, up: &Up, name: &str) {
