@@ -14,6 +14,7 @@ pub(crate) use certificate::{CertificateSettings, keep};
 
 use crate::published::Published;
 use crate::tokens::{Caller, Tokens};
+use mesh_grpc::Usage;
 use mesh_proto::discovery::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
@@ -81,11 +82,14 @@ impl AggregatedDiscoveryService for Service {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let caller = self.0.authenticate(&request)?;
+        // From here on the connection is one that is used.
+        let in_use = request.extensions().get::<Usage>().map(Usage::begin);
         let (sender, receiver) = mpsc::channel(RESPONSES_WAITING_MAX);
         let stream = Stream::new(self.0.clone(), caller, sender);
-        self.0
-            .scope
-            .spawn("discovery stream", stream.run(request.into_inner()));
+        self.0.scope.spawn("discovery stream", async move {
+            stream.run(request.into_inner()).await;
+            drop(in_use);
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

@@ -2,29 +2,29 @@
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{Stream, stream};
+use mesh_grpc::{GuardLimits, Guarded};
 use mesh_tls::{EdgeStream, ServingTls};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// A proxy dials when it has something to ask, and asks again within hours. A connection that it has
+/// kept in between costs it one dial to replace.
+const LIMITS: GuardLimits = GuardLimits {
+    first_use: Duration::from_secs(15),
+    idle: Duration::from_secs(600),
+};
 
 /// A connection of a gRPC server; it counts against the server's limit while it lives.
 pub(crate) struct ServerStream {
     stream: EdgeStream<TcpStream>,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for ServerStream {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.get_ref().0.connect_info()
-    }
 }
 
 impl AsyncRead for ServerStream {
@@ -75,7 +75,7 @@ pub(crate) fn incoming(
     listener: TcpListener,
     tls: ServingTls,
     connections_max: usize,
-) -> impl Stream<Item = io::Result<ServerStream>> {
+) -> impl Stream<Item = io::Result<Guarded<ServerStream>>> {
     let permits = Arc::new(Semaphore::new(connections_max));
     let handshakes = FuturesUnordered::new();
     let state = (listener, tls, permits, handshakes);
@@ -121,12 +121,15 @@ async fn handshake(
     stream: TcpStream,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
-) -> Option<ServerStream> {
+) -> Option<Guarded<ServerStream>> {
     match tls.accept(stream).await {
-        Ok(stream) => Some(ServerStream {
-            stream,
-            _permit: permit,
-        }),
+        Ok(stream) => {
+            let stream = ServerStream {
+                stream,
+                _permit: permit,
+            };
+            Some(Guarded::new(stream, peer, LIMITS))
+        }
         Err(error) => {
             tracing::debug!(%peer, %error, "a TLS handshake failed");
             None

@@ -6,6 +6,7 @@ use crate::grant::{self, Asked, Grant, Refusal, Rules};
 use crate::issuer::{self, IssueError, Issued};
 use crate::roots::Authority;
 use mesh_discovery::SnapshotReceiver;
+use mesh_grpc::Usage;
 use mesh_proto::ca::istio_certificate_service_server::IstioCertificateService;
 use mesh_proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use mesh_runtime::ReadyGate;
@@ -165,11 +166,17 @@ impl IstioCertificateService for Service {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        let peer = request.remote_addr();
+        let usage = request.extensions().get::<Usage>();
+        let peer = usage.map(Usage::peer);
         let authorization = request.metadata().get("authorization");
         // Bytes that are no text are no token either.
         let authorization = authorization.and_then(|value| value.to_str().ok());
-        match self.answer(authorization, request.get_ref()).await {
+        let answer = self.answer(authorization, request.get_ref()).await;
+        // Of use is a connection whose peer is somebody.
+        if !matches!(answer, Err(Failure::Caller(_))) {
+            drop(usage.map(Usage::begin));
+        }
+        match answer {
             Ok(issued) => {
                 self.counts.issued.inc();
                 Ok(Response::new(IstioCertificateResponse {

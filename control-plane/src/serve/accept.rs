@@ -1,6 +1,7 @@
 //! The doors: TCP, with TLS or without, to gRPC.
 
 use super::{Discovery, Service};
+use mesh_grpc::{GuardLimits, Guarded};
 use mesh_net::{ListenOptions, accept, listen};
 use mesh_runtime::Scope;
 use mesh_tls::{EdgeStream, ServingTls};
@@ -15,7 +16,6 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
 /// Connections at a time; a proxy needs one. Past it, new ones wait in the listen queue.
 const CONNECTIONS_MAX: usize = 8192;
@@ -25,6 +25,11 @@ const CONNECTIONS_WAITING_MAX: usize = 64;
 const STREAMS_MAX: u32 = 16;
 /// HTTP/2 keep-alive: how often, and how long an answer may take.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// A proxy asks as soon as it is connected, and keeps its stream; after one that ended it asks again.
+const LIMITS: GuardLimits = GuardLimits {
+    first_use: Duration::from_secs(15),
+    idle: Duration::from_secs(60),
+};
 /// How long to wait after a failed accept (too many open files).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -93,7 +98,7 @@ struct Arrival {
 async fn arrive(
     arrival: Arrival,
     tls: Option<ServingTls>,
-    sender: mpsc::Sender<io::Result<Connection>>,
+    sender: mpsc::Sender<io::Result<Guarded<Connection>>>,
 ) {
     let Arrival {
         stream,
@@ -114,8 +119,9 @@ async fn arrive(
         io,
         _permit: permit,
     };
+    let guarded = Guarded::new(connection, peer, LIMITS);
     // The server is gone when this fails.
-    sender.send(Ok(connection)).await.ok();
+    sender.send(Ok(guarded)).await.ok();
 }
 
 enum Io {
@@ -127,12 +133,6 @@ enum Io {
 struct Connection {
     io: Io,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
 }
 
 impl AsyncRead for Connection {

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -295,6 +296,31 @@ spec: {parentRefs: [{name: edge}], rules: [{backendRefs: [{name: gone, port: 80}
     );
     let parent = ParentKey::Gateway(ObjectName::new("demo", "edge"));
     until(&mut client, |s| s.http_routes(&parent).len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_cut() {
+    let world = World::start().await;
+    // A proxy's stream, which lives through all of it.
+    let token = world.token("demo", "a");
+    let mut used = world
+        .stream(Some(token), subscribe(codec::TYPE_ADDRESS))
+        .await
+        .unwrap();
+    used.next().await.unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let options = mesh_net::ConnectOptions::default();
+    for first in [&b""[..], &preface[..10], preface] {
+        let mut silent = mesh_net::connect(world.address, &options).await.unwrap();
+        silent.write_all(first).await.unwrap();
+        // From here on only what has a limit ends anything; nothing but time passes.
+        tokio::time::pause();
+        let mut answer = Vec::new();
+        silent.read_to_end(&mut answer).await.ok();
+        tokio::time::resume();
+    }
+    world.write("pod.yaml", &POD.replace("10.0.0.1", "10.0.0.9"));
+    used.next().await.expect("the stream in use was cut");
 }
 
 #[tokio::test]

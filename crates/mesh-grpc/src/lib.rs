@@ -1,8 +1,13 @@
-//! gRPC channels to the control plane and the certificate authority.
+//! gRPC between the mesh's own programs: channels to the control plane and the certificate authority,
+//! and what their servers do about connections that nobody uses.
 //!
 //! One place holds what both clients need: the root to trust, re-read at every dial (a ConfigMap
 //! swaps it), the bearer token, re-read at every call (a projected token is renewed under us), and
 //! the packet mark that keeps a proxy's own connections out of the redirection.
+
+mod guard;
+
+pub use guard::{GuardLimits, Guarded, InUse, Usage};
 
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};

@@ -349,6 +349,32 @@ async fn garbage_on_the_port_disturbs_nobody() {
 }
 
 #[tokio::test]
+async fn a_connection_that_nobody_uses_is_cut() {
+    let house = House::new(|_| {});
+    let root = std::fs::read_to_string(house.root()).unwrap();
+    let settings = mesh_tls::EdgeClientSettings::named("localhost", &root).alpn(&["h2"]);
+    let connector = mesh_tls::EdgeConnector::new(&settings).unwrap();
+    let options = mesh_net::ConnectOptions::default();
+    for first in [
+        &b""[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ] {
+        let stream = mesh_net::connect(house.address, &options).await.unwrap();
+        let (mut silent, _) = connector.connect(stream).await.unwrap();
+        silent.write_all(first).await.unwrap();
+        silent.flush().await.unwrap();
+        // Nothing but time passes.
+        tokio::time::pause();
+        let mut answer = Vec::new();
+        silent.read_to_end(&mut answer).await.ok();
+        tokio::time::resume();
+    }
+    let token = house.token("demo", "a");
+    house.ask(Some(&token), request_for(A)).await.unwrap();
+    house.stop().await;
+}
+
+#[tokio::test]
 async fn a_caller_that_trusts_another_root_does_not_connect() {
     let house = House::new(|_| {});
     let other = House::new(|_| {});
