@@ -30,7 +30,10 @@ pub fn authorize(data: &[u8]) {
     };
     let (host, method, path) = (word(&mut input), word(&mut input), word(&mut input));
     let header = word(&mut input);
-    let of_name = |name: &str| (name.len() < 3).then(|| header.clone());
+    let of_name = |name: &str| match name.len() {
+        0..3 => vec![header.clone(); name.len()],
+        _ => Vec::new(),
+    };
     let upper = host.to_ascii_uppercase();
     let request = |host| Request {
         host,

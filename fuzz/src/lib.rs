@@ -13,6 +13,7 @@ mod http2;
 mod input;
 mod names;
 mod paths;
+mod proxy_v2;
 mod requests;
 mod signing;
 mod streams;
@@ -33,6 +34,8 @@ mod control {
 mod ca {
     pub(crate) mod csr;
 }
+#[path = "../../ztunnel/src/inbound/app_tunnel.rs"]
+mod app_tunnel;
 #[path = "../../crates/mesh-discovery/src/file"]
 mod file {
     pub(crate) mod schema;
@@ -47,7 +50,6 @@ mod file {
 mod l7 {
     pub(crate) mod head;
     pub(crate) mod headers;
-    pub(crate) mod path;
 }
 /// What the control plane's translation names of the rest of it.
 mod published {
@@ -55,7 +57,7 @@ mod published {
 }
 // These files name each other from the root of their crate.
 use control::objects;
-use l7::{headers, path};
+use l7::headers;
 
 pub use addresses::{authority, cidr};
 pub use configuration::{configuration, local_file};
@@ -64,6 +66,7 @@ pub use fields::{hbone_headers, trace_context};
 pub use http2::{hpack, http2, http2_pair};
 pub use names::{names, regex};
 pub use paths::paths;
+pub use proxy_v2::proxy_v2;
 pub use requests::request_head;
 pub use signing::csr;
 pub use streams::{detect, server_name};
@@ -96,6 +99,7 @@ pub const TARGETS: &[Target] = &[
     target("names", names, 12000),
     target("paths", paths, 12000),
     target("plan", plan, 4000),
+    target("proxy_v2", proxy_v2, 12000),
     target("regex", regex, 4000),
     target("request_head", request_head, 12000),
     target("resource", resource, 12000),

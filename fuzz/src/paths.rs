@@ -1,9 +1,9 @@
 //! Paths: normalised before anything is decided, rewritten by routes, and put into redirects.
 
 use crate::input::lines;
-use crate::l7::path::normalise;
 use http::Uri;
 use mesh_model::{PathModifier, Redirect};
+use mesh_routing::normalise_path as normalise;
 use mesh_routing::{RedirectFrom, redirect_location, rewrite_path};
 
 /// A normal path has no way up and no second spelling, a rewritten one is absolute and keeps the rest,

@@ -29,8 +29,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// Path without query, already normalised.
     pub path: &'a str,
-    /// Looks up a header by lower-case name; repeated headers joined by a comma.
-    pub header: &'a dyn Fn(&str) -> Option<String>,
+    /// Looks up a header by lower-case name: the value of each of its field lines, in order.
+    pub header: &'a dyn Fn(&str) -> Vec<String>,
 }
 
 /// The answer, and what made it.

@@ -83,7 +83,7 @@ impl<'a> Facts<'a> {
         field(&m.hosts, &m.not_hosts, host)
             && field(&m.methods, &m.not_methods, |p| p.matches(request.method))
             && field(&m.paths, &m.not_paths, |p| p.matches(request.path))
-            && m.headers.iter().all(|h| header_holds(request, h))
+            && m.headers.iter().all(|h| header_holds(request, h, action))
     }
 
     /// A condition means the host with or without its port: `example.com` must not be dodged by
@@ -136,11 +136,33 @@ fn field<T>(positive: &[T], negative: &[T], hits: impl Fn(&T) -> bool) -> bool {
     (positive.is_empty() || positive.iter().any(&hits)) && !negative.iter().any(&hits)
 }
 
-fn header_holds(request: &Request<'_>, condition: &HeaderCondition) -> bool {
-    let value = (request.header)(&condition.name);
-    field(&condition.values, &condition.not_values, |p| {
-        value.as_deref().is_some_and(|v| p.matches(v))
-    })
+/// A header that is repeated has no one value: applications take the first, the last, or all joined
+/// by commas (RFC 9110 section 5.3). What the application will take is not known here, so a DENY holds
+/// when any reading does, an ALLOW only when every reading does.
+///
+/// A list in one line is the same to an application that reads lists, so the members of a list are
+/// readings too of what a DENY looks for. Not of what it looks for the absence of, nor of an ALLOW: a
+/// value with a comma in it is more often no list.
+fn header_holds(request: &Request<'_>, condition: &HeaderCondition, action: Action) -> bool {
+    let HeaderCondition {
+        values, not_values, ..
+    } = condition;
+    let lines = (request.header)(&condition.name);
+    if lines.is_empty() {
+        return values.is_empty();
+    }
+    let joined = lines.join(",");
+    let is_one_of = |list: &[StringMatch], text: &str| list.iter().any(|p| p.matches(text));
+    let good = |text: &str| values.is_empty() || is_one_of(values, text);
+    let bad = |text: &str| is_one_of(not_values, text);
+    let mut readings = lines.iter().map(String::as_str).chain([joined.as_str()]);
+    match action {
+        Action::Allow => readings.all(|text| good(text) && !bad(text)),
+        Action::Deny => {
+            let mut members = joined.split(',').map(str::trim);
+            (readings.clone().any(good) || members.any(good)) && readings.any(|text| !bad(text))
+        }
+    }
 }
 
 fn has_l4(m: &PolicyMatch) -> bool {

@@ -64,7 +64,10 @@ fn get<'a>(host: &'a str, path: &'a str) -> Request<'a> {
         host,
         method: "GET",
         path,
-        header: &|name| (name == "x-tier").then(|| "gold".to_owned()),
+        header: &|name| match name {
+            "x-tier" => vec!["gold".to_owned()],
+            _ => Vec::new(),
+        },
     }
 }
 
@@ -194,6 +197,69 @@ fn hosts_match_in_any_case_with_or_without_port() {
         let allowed = authorize(&deny(pattern), &c, Some(&get(host, "/"))).allowed;
         assert_eq!(allowed, !hit, "{pattern} {host}");
     }
+}
+
+/// Whether a policy of one header condition lets lines of that header through.
+fn passes(action: Action, values: &[&str], not_values: &[&str], lines: &[&str]) -> bool {
+    let patterns = |list: &[&str]| list.iter().map(|p| StringMatch::from_pattern(p)).collect();
+    let m = PolicyMatch {
+        headers: vec![mesh_model::HeaderCondition {
+            name: "x-role".into(),
+            values: patterns(values),
+            not_values: patterns(not_values),
+        }],
+        ..PolicyMatch::default()
+    };
+    let header = |_: &str| lines.iter().map(|line| (*line).to_owned()).collect();
+    let request = Request {
+        header: &header,
+        ..get("shop", "/")
+    };
+    let set = set(vec![policy("roles", action, one(m))]);
+    authorize(&set, &connection(None), Some(&request)).allowed
+}
+
+#[test]
+fn a_repeated_header_cannot_dodge_a_deny() {
+    let admin = |lines: &[&str]| passes(Action::Deny, &["admin"], &[], lines);
+    assert!(admin(&[]) && admin(&["user"]) && admin(&["user", "guest"]));
+    assert!(admin(&["administrator"]), "another word");
+    for lines in [
+        &["admin"][..],
+        &["user", "admin"],
+        &["admin", "user"],
+        &["user, admin"],
+        &["admin,"],
+    ] {
+        assert!(!admin(lines), "{lines:?}");
+    }
+    // As it was joined: a pattern that spans the comma still holds.
+    assert!(!passes(Action::Deny, &["a,b"], &[], &["a", "b"]));
+    // DENY whoever is not a user: each line must be one.
+    let not_user = |lines: &[&str]| passes(Action::Deny, &[], &["user*"], lines);
+    assert!(not_user(&["user"]) && not_user(&["user", "user2"]));
+    assert!(!not_user(&["user", "admin"]) && !not_user(&[]));
+}
+
+#[test]
+fn an_allow_wants_every_line_of_a_repeated_header() {
+    let gold = |lines: &[&str]| passes(Action::Allow, &["go*"], &[], lines);
+    assert!(gold(&["gold"]) && gold(&["gold", "good"]) && gold(&["gold, silver"]));
+    for lines in [
+        &[][..],
+        &["silver"],
+        &["gold", "silver"],
+        &["silver", "gold"],
+    ] {
+        assert!(!gold(lines), "{lines:?}");
+    }
+    let exact = |lines: &[&str]| passes(Action::Allow, &["gold"], &[], lines);
+    assert!(
+        exact(&["gold"]) && !exact(&["gold", "gold"]),
+        "joined it is another word"
+    );
+    let not_bad = |lines: &[&str]| passes(Action::Allow, &[], &["bad"], lines);
+    assert!(not_bad(&[]) && not_bad(&["good"]) && !not_bad(&["good", "bad"]));
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Head {
         if authority.contains('@') || !(well_formed || authority.is_empty()) {
             return Err(bad("malformed Host"));
         }
-        let path = crate::path::normalise(request.uri().path());
+        let path = mesh_routing::normalise_path(request.uri().path());
         if !path.starts_with('/') && path != "*" {
             return Err(bad("the path is not absolute"));
         }
@@ -106,7 +106,7 @@ impl Head {
     /// The facts for authorization.
     pub(crate) fn authorization<'a>(
         &'a self,
-        header: &'a dyn Fn(&str) -> Option<String>,
+        header: &'a dyn Fn(&str) -> Vec<String>,
     ) -> mesh_authz::Request<'a> {
         mesh_authz::Request {
             host: &self.judged,

@@ -98,8 +98,12 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
         .is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Looks a header up by lower-case name; repeated ones joined by a comma, as mesh-authz and
-/// mesh-routing want them.
+/// Looks a header up by lower-case name: its lines, as mesh-authz wants them.
+pub(crate) fn lines(headers: &HeaderMap, name: &str) -> Vec<String> {
+    headers.get_all(name).iter().map(lossy).collect()
+}
+
+/// Looks a header up by lower-case name; repeated ones joined by a comma, as mesh-routing wants them.
 pub(crate) fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
     let mut values = headers.get_all(name).iter();
     let mut text = lossy(values.next()?);

@@ -27,7 +27,6 @@ mod grpc;
 mod head;
 mod headers;
 mod io;
-mod path;
 mod policy;
 mod proxy;
 mod record;

@@ -83,8 +83,8 @@ fn decide(
     headers: &HeaderMap,
 ) -> Decision {
     let lookup = |name: &str| match head.as_header(name) {
-        Some(value) => Some(value),
-        None => headers::joined(headers, name),
+        Some(value) => vec![value],
+        None => headers::lines(headers, name),
     };
     let connection = Connection {
         identity: context.source.identity.as_ref(),

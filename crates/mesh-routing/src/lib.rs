@@ -5,11 +5,13 @@
 
 mod facts;
 mod filters;
+mod path;
 mod pick;
 mod select;
 
 pub use facts::{HttpFacts, without_port};
 pub use filters::{HeaderChange, RedirectFrom, header_changes, redirect_location, rewrite_path};
+pub use path::normalise_path;
 pub use pick::pick_backend;
 pub use select::{
     Attachment, RouteMatch, attached_http, attached_tcp, pick_listener, select, select_tcp,

@@ -25,14 +25,17 @@ impl Message {
             None => (target, None),
         };
         let host = request.host.as_deref().unwrap_or(host);
+        // As proxies read a head: `a.b.` names the host that `a.b` does.
+        let bare = mesh_routing::without_port(host);
+        let bare = bare.strip_suffix('.').unwrap_or(bare);
         Self {
             method: request
                 .method
                 .as_deref()
                 .unwrap_or("GET")
                 .to_ascii_uppercase(),
-            host: mesh_routing::without_port(host).to_ascii_lowercase(),
-            path: path.to_owned(),
+            host: bare.to_ascii_lowercase(),
+            path: mesh_routing::normalise_path(path).into_owned(),
             query,
             headers: request
                 .headers
@@ -68,10 +71,10 @@ impl Message {
     pub(super) fn with_request<R>(&self, ask: impl FnOnce(&mesh_authz::Request<'_>) -> R) -> R {
         // Policies may name these parts of the head as headers.
         let header = |name: &str| match name {
-            "host" | ":authority" => Some(self.host.clone()),
-            ":method" => Some(self.method.clone()),
-            ":path" => Some(self.target()),
-            _ => self.header(name),
+            "host" | ":authority" => vec![self.host.clone()],
+            ":method" => vec![self.method.clone()],
+            ":path" => vec![self.target()],
+            _ => self.lines(name).map(str::to_owned).collect(),
         };
         ask(&mesh_authz::Request {
             host: &self.host,
@@ -90,9 +93,13 @@ impl Message {
     }
 
     fn header(&self, name: &str) -> Option<String> {
-        let values = self.headers.iter().filter(|(n, _)| n == name);
-        let values: Vec<&str> = values.map(|(_, value)| value.as_str()).collect();
+        let values: Vec<&str> = self.lines(name).collect();
         (!values.is_empty()).then(|| values.join(","))
+    }
+
+    fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_name = move |(n, _): &&(String, String)| n == name;
+        self.headers.iter().filter(of_name).map(|(_, v)| v.as_str())
     }
 
     /// The request after a rule's filters, as the next hop sees it.

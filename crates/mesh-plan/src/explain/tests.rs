@@ -236,6 +236,23 @@ fn a_policy_may_name_parts_of_the_head_as_headers() {
 }
 
 #[test]
+fn a_path_is_judged_as_the_proxies_judge_it() {
+    let named = PolicyMatch {
+        paths: vec![StringMatch::from_pattern("/admin*")],
+        ..PolicyMatch::default()
+    };
+    let mut all = town();
+    let denied = policy("named", Action::Deny, named);
+    all.push(Resource::HttpPolicy(Arc::new(denied)));
+    for path in ["/admin", "/x/../admin", "/%61dmin?q=1", "/x\\..\\admin"] {
+        let e = ask(all.clone(), "demo/frontend", "web", Some(path));
+        assert_eq!(e.reason, Reason::PolicyDenied, "{path}: {e}");
+    }
+    let e = ask(all, "demo/frontend", "web", Some("//admin"));
+    assert!(e.allowed, "another path: {e}");
+}
+
+#[test]
 fn a_pod_outside_goes_past_the_waypoint_and_an_unknown_address_past_the_mesh() {
     let e = ask(town(), "demo/legacy", "demo/shop", Some("/"));
     assert!(e.allowed);

@@ -3,12 +3,13 @@
 //! What is decided on must be what the application sees, so the normalised path replaces the one
 //! that came. As Istio's default (`BASE`): RFC 3986 section 6.2.2 - percent-encoded unreserved
 //! characters decoded, hex digits in upper case, dot segments removed - and backslash read as slash.
+//! Also as there, `//` stays: to most applications it is another path than `/`.
 //! A `%` that begins no escape is encoded, so that a second decoder sees what the first one saw.
 
 use std::borrow::Cow;
 
 /// Normalises an absolute path without query. Other forms (`*`, empty) come back as they are.
-pub(crate) fn normalise(path: &str) -> Cow<'_, str> {
+pub fn normalise_path(path: &str) -> Cow<'_, str> {
     if !path.starts_with('/') || is_normal(path) {
         return Cow::Borrowed(path);
     }
@@ -126,17 +127,17 @@ mod tests {
             ("*", "*"),
             ("", ""),
         ] {
-            assert_eq!(normalise(path), want, "{path}");
+            assert_eq!(normalise_path(path), want, "{path}");
         }
     }
 
     proptest! {
         #[test]
         fn a_normal_path_stays_as_it_is(path in "/[a-c./%2eE5\\\\fF~ü]{0,40}") {
-            let once = normalise(&path).into_owned();
+            let once = normalise_path(&path).into_owned();
             prop_assert!(once.starts_with('/'));
             prop_assert!(!once.contains("/../") && !once.ends_with("/.."));
-            let twice = normalise(&once).into_owned();
+            let twice = normalise_path(&once).into_owned();
             prop_assert_eq!(once, twice);
         }
     }
