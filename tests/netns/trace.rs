@@ -13,6 +13,8 @@ use std::time::Duration;
 const CHAIN: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 /// Another, for the waypoint.
 const WAYPOINT: &str = "0af7651916cd43dd8448eb211c80319c";
+/// Both: they are kept however many spans the load makes.
+pub(crate) const TRACES: [&str; 2] = [CHAIN, WAYPOINT];
 
 pub(crate) fn trials(shared: &Shared) -> Vec<Trial> {
     vec![

@@ -76,6 +76,9 @@ async fn start(user_namespace: bool) -> Result<Running> {
     // The lab's root namespace is at 10.42.0.1 once the network is made; any address serves.
     let listener = mesh_net::listen(&mesh_net::ListenOptions::new("0.0.0.0:4317".parse()?))?;
     let spans = OtlpReceiver::start_on(listener);
+    for trace in crate::trace::TRACES {
+        spans.keep(trace);
+    }
     let options = WorldOptions {
         binaries: binaries()?,
         folder: None,
