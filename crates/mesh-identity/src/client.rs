@@ -33,6 +33,9 @@ pub(crate) enum FetchError {
     /// Key or request could not be made, or the answer cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The thread that makes keys broke down.
+    #[error("no key was made")]
+    NoKey,
     /// No answer within 10 s.
     #[error("certificate authority: no answer within 10 s")]
     Timeout,

@@ -6,7 +6,7 @@ use crate::status::{CertificateStatus, Notes};
 use mesh_grpc::ChannelSettings;
 use mesh_model::{Dice, Reason, SpiffeId};
 use mesh_runtime::Scope;
-use mesh_tls::{CertificateReceiver, WorkloadCertificate, new_csr};
+use mesh_tls::{CertificateReceiver, PrivateKey, WorkloadCertificate, new_csr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -225,10 +225,18 @@ impl Shared {
         };
         // The semaphore is never closed, so this is always a permit.
         let _permit = self.fetches.acquire().await;
-        let (csr, key) = new_csr(identity)?;
+        let (csr, key) = request(identity).await?;
         let chain = client.sign(csr, impersonate.then_some(identity)).await?;
         Ok(WorkloadCertificate::from_chain(identity, key, &chain)?)
     }
+}
+
+/// A new key and the request for its certificate, made off the control runtime: the first key of a
+/// process waits some 25 ms for entropy, and readiness and configuration should not wait with it.
+async fn request(identity: &SpiffeId) -> Result<(String, PrivateKey), FetchError> {
+    let identity = identity.clone();
+    let made = tokio::task::spawn_blocking(move || new_csr(&identity)).await;
+    Ok(made.map_err(|_| FetchError::NoKey)??)
 }
 
 impl Entry {
