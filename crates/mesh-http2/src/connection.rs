@@ -179,6 +179,11 @@ impl Connection {
         max.saturating_sub(self.streams.local) as usize
     }
 
+    /// Whether all stream identifiers are used up: no stream can be opened any more.
+    pub const fn is_exhausted(&self) -> bool {
+        self.streams.next_local > StreamId::MAX.value()
+    }
+
     /// Data that was taken by `send_data` and not handed out by `transmit`, bytes.
     pub const fn buffered_bytes(&self) -> usize {
         self.outbox.buffered

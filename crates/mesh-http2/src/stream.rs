@@ -181,15 +181,28 @@ impl Outbound {
     }
 
     pub(crate) fn push(&mut self, piece: Bytes) {
+        if piece.len() <= SMALL_PIECE_BYTES {
+            return self.push_slice(&piece);
+        }
+        self.bytes += piece.len();
+        self.close_gathered();
+        self.pieces.push_back(piece);
+    }
+
+    pub(crate) fn push_slice(&mut self, piece: &[u8]) {
         self.bytes += piece.len();
         if piece.len() <= SMALL_PIECE_BYTES {
-            self.gathered.extend_from_slice(&piece);
+            self.gathered.extend_from_slice(piece);
             return;
         }
+        self.close_gathered();
+        self.pieces.push_back(Bytes::copy_from_slice(piece));
+    }
+
+    fn close_gathered(&mut self) {
         if !self.gathered.is_empty() {
             self.pieces.push_back(self.gathered.split().freeze());
         }
-        self.pieces.push_back(piece);
     }
 
     /// The next bytes, up to `max`; fewer when a piece ends before.

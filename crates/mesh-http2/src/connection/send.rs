@@ -7,7 +7,7 @@ use crate::fields::{self, Expect, FieldsError, Message};
 use crate::frame;
 use crate::hpack::Field;
 use crate::settings::Announce;
-use crate::stream::{Ended, Phase, Stream, StreamId, Waits};
+use crate::stream::{Ended, Outbound, Phase, Stream, StreamId, Waits};
 use bytes::{Bytes, BytesMut};
 
 impl Connection {
@@ -101,6 +101,25 @@ impl Connection {
     /// [`CommandError::ConnectionClosed`], [`CommandError::UnknownStream`], or
     /// [`CommandError::WrongPhase`] before the response's headers and after the end.
     pub fn send_data(&mut self, stream: StreamId, data: &mut Bytes) -> Result<usize, CommandError> {
+        let taken = self.take_room(stream, data.len())?;
+        let piece = data.split_to(taken);
+        self.put_data(stream, taken, |outbound| outbound.push(piece));
+        Ok(taken)
+    }
+
+    /// As [`Self::send_data`], of bytes that the caller keeps: those that are taken are copied.
+    ///
+    /// # Errors
+    /// As for [`Self::send_data`].
+    pub fn send_slice(&mut self, stream: StreamId, data: &[u8]) -> Result<usize, CommandError> {
+        let taken = self.take_room(stream, data.len())?;
+        let piece = data.get(..taken).unwrap_or_default();
+        self.put_data(stream, taken, |outbound| outbound.push_slice(piece));
+        Ok(taken)
+    }
+
+    /// How much of `offered` bytes there is room for; when not for all, the stream waits from now on.
+    fn take_room(&mut self, stream: StreamId, offered: usize) -> Result<usize, CommandError> {
         if self.sending(stream)? != Phase::Body {
             return Err(CommandError::WrongPhase);
         }
@@ -109,23 +128,33 @@ impl Connection {
             .limits
             .connection_buffer_bytes_max
             .saturating_sub(self.outbox.buffered);
-        let piece = data.split_to(room.min(data.len()));
-        let taken = piece.len();
-        if let Some(open) = self.streams.table.get_mut(&stream) {
-            if !data.is_empty() && open.waits != Waits::Connection {
-                open.waits = Waits::Stream;
-                if all == room {
-                    open.waits = Waits::Connection;
-                    self.outbox.waiting.push_back(stream);
-                }
-            }
-            if taken > 0 {
-                open.outbound.push(piece);
+        if let Some(open) = self.streams.table.get_mut(&stream)
+            && offered > room
+            && open.waits != Waits::Connection
+        {
+            open.waits = Waits::Stream;
+            if all == room {
+                open.waits = Waits::Connection;
+                self.outbox.waiting.push_back(stream);
             }
         }
-        self.outbox.buffered += taken;
+        Ok(room.min(offered))
+    }
+
+    fn put_data(&mut self, stream: StreamId, bytes: usize, push: impl FnOnce(&mut Outbound)) {
+        if bytes > 0
+            && let Some(open) = self.streams.table.get_mut(&stream)
+        {
+            push(&mut open.outbound);
+            self.outbox.buffered += bytes;
+        }
         self.schedule(stream);
-        Ok(taken)
+    }
+
+    /// Whether data or the end of a stream was taken and not yet handed out by [`Self::transmit`].
+    pub fn has_unsent(&self, stream: StreamId) -> bool {
+        let open = self.streams.table.get(&stream);
+        open.is_some_and(|s| s.outbound.bytes() > 0 || s.sending == Phase::Ending)
     }
 
     /// Ends our side of a stream, after the data that waits.
