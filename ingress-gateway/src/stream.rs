@@ -25,7 +25,7 @@ pub(crate) async fn serve<S>(
     arrival: &Arrival,
     listener: &Arc<GatewayListener>,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut record = worker.record(arrival);
     record.set_drop_reason(Reason::Drained);

@@ -6,7 +6,7 @@ use mesh_hbone::Incoming;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::Refusal;
 use mesh_telemetry::{ConnectionFacts, Security};
-use mesh_tls::{MeshStream, WorkloadCertificate};
+use mesh_tls::{Session, WorkloadCertificate};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
@@ -73,7 +73,7 @@ pub(crate) async fn run<F, Fut>(
     let take = move |worker: Rc<Worker>, tcp, peer, permit| async move {
         let metrics = worker.node.metrics.clone();
         match handshake(worker, tcp, peer, facts, permit).await {
-            Ok((stream, tunnel)) => streams(stream, Rc::new(tunnel), serve).await,
+            Ok((session, tunnel)) => streams(session, Rc::new(tunnel), serve).await,
             Err(refusal) => {
                 let record = metrics.connection(facts(peer));
                 record.end(refusal.reason, Some(refusal.detail));
@@ -83,7 +83,7 @@ pub(crate) async fn run<F, Fut>(
     accept_each(worker, listener, "tunnel", facts, take).await;
 }
 
-async fn streams<F, Fut>(stream: MeshStream<TcpStream>, tunnel: Rc<Tunnel>, serve: F)
+async fn streams<F, Fut>(session: Session<TcpStream>, tunnel: Rc<Tunnel>, serve: F)
 where
     F: Fn(Rc<Tunnel>, Incoming) -> Fut,
     Fut: Future<Output = ()> + 'static,
@@ -92,9 +92,8 @@ where
     let (settings, scope) = (&node.proxy.server, &node.connections);
     // A certificate that ran out proves nothing more: no new streams on it.
     let stale = mesh_hbone::passed(tunnel.proven_until);
-    let ended = mesh_hbone::serve_until(stream, settings, &node.drain, scope, stale, |incoming| {
-        serve(tunnel.clone(), incoming)
-    });
+    let handler = |incoming| serve(tunnel.clone(), incoming);
+    let ended = mesh_hbone::serve_session(session, settings, &node.drain, scope, stale, handler);
     // Its streams have records of their own; this is about the connection under them.
     tokio::select! {
         ended = ended => if let Err(error) = ended {
@@ -121,24 +120,24 @@ async fn handshake(
     peer: SocketAddr,
     facts: fn(SocketAddr) -> ConnectionFacts,
     permit: Permit,
-) -> Result<(MeshStream<TcpStream>, Tunnel), Refusal> {
+) -> Result<(Session<TcpStream>, Tunnel), Refusal> {
     let gone = |e: std::io::Error| Refusal::new(Reason::DownstreamReset, e.to_string());
     let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
     let certificate = worker.node.valid_certificate().await?;
-    let (stream, who) = mesh_tls::accept_mesh(tcp, &certificate)
+    let session = mesh_tls::accept_session(tcp, &certificate)
         .await
         .map_err(|e| Refusal::new(e.reason(), e.to_string()))?;
     let tunnel = Tunnel {
         worker,
         peer,
-        identity: who.identity,
-        proven_until: who.not_after,
+        identity: session.peer.identity.clone(),
+        proven_until: session.peer.not_after,
         local_ip,
         facts,
         certificate,
         _permit: permit,
     };
-    Ok((stream, tunnel))
+    Ok((session, tunnel))
 }
 
 #[cfg(test)]

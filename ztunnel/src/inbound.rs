@@ -17,7 +17,7 @@ use mesh_l4::run_session;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::{Authority, Refusal};
 use mesh_telemetry::{ConnectionRecord, Party, Security};
-use mesh_tls::MeshStream;
+use mesh_tls::Session;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -47,7 +47,7 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
     let at = tcp.local_addr().ok();
     // Boxed: what it needs is given back before the tunnel, most of which is idle.
     let shaken = Box::pin(handshake(worker, tcp, peer, permit)).await;
-    let (stream, tunnel) = match shaken {
+    let (session, tunnel) = match shaken {
         Ok(done) => done,
         Err(refusal) => {
             let record = metrics.connection(facts::inbound(peer, at));
@@ -63,9 +63,8 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
             _ = tunnel.trust.lost() => {}
         }
     };
-    let ended = mesh_hbone::serve_until(stream, settings, &pod.drain, scope, stale, |incoming| {
-        serve(tunnel.clone(), incoming)
-    });
+    let handler = |incoming| serve(tunnel.clone(), incoming);
+    let ended = mesh_hbone::serve_session(session, settings, &pod.drain, scope, stale, handler);
     if let Err(error) = ended.await {
         // Its streams have records of their own; this is about the connection under them.
         tracing::debug!(%peer, identity = %tunnel.identity, %error, "tunnel ended");
@@ -78,7 +77,7 @@ async fn handshake(
     tcp: TcpStream,
     peer: SocketAddr,
     permit: Permit,
-) -> Result<(MeshStream<TcpStream>, Tunnel), Refusal> {
+) -> Result<(Session<TcpStream>, Tunnel), Refusal> {
     let pod = &worker.pod;
     let gone = |e: std::io::Error| Refusal::new(Reason::DownstreamReset, e.to_string());
     let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
@@ -89,19 +88,19 @@ async fn handshake(
         let detail = "the certificate was withdrawn".to_owned();
         Refusal::new(Reason::NoIdentity, detail)
     })?;
-    let (stream, who) = mesh_tls::accept_mesh(tcp, &certificate)
+    let session = mesh_tls::accept_session(tcp, &certificate)
         .await
         .map_err(|e| Refusal::new(e.reason(), e.to_string()))?;
     let tunnel = Tunnel {
         peer,
-        identity: who.identity,
-        proven_until: who.not_after,
+        identity: session.peer.identity.clone(),
+        proven_until: session.peer.not_after,
         local_ip,
         trust,
         _permit: permit,
         worker,
     };
-    Ok((stream, tunnel))
+    Ok((session, tunnel))
 }
 
 /// What a CONNECT says, apart from the stream it opens.

@@ -41,17 +41,6 @@ pub enum TunnelError {
 }
 
 impl TunnelError {
-    /// Of a connection that failed after its handshake. A server judges a client's certificate
-    /// only then (TLS 1.3), and its refusal arrives as the alert that ends the connection.
-    pub(crate) fn of_h2(error: &h2::Error) -> Self {
-        match error.get_io() {
-            Some(io) if io.kind() == std::io::ErrorKind::InvalidData => {
-                Self::Tls(Arc::new(TlsError::Alert(io.to_string())))
-            }
-            _ => Self::Failed(error.to_string()),
-        }
-    }
-
     /// The reason code for log, metric and answer.
     pub fn reason(&self) -> Reason {
         match self {

@@ -8,6 +8,9 @@
 //! with: a rotated one is used from the next dial on (interop/hbone.md, "Pooling").
 
 use crate::client::{self, Checkout, Connection, Place};
+#[cfg(test)]
+use crate::wire::Plain;
+use crate::wire::{Sealed, Wire};
 use crate::{HboneStream, PoolSettings, TunnelError};
 use http::HeaderMap;
 use mesh_model::SpiffeId;
@@ -19,6 +22,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
@@ -107,20 +111,50 @@ impl Pool {
         dial: Dial,
         request: ConnectRequest,
     ) -> Result<HboneStream, TunnelError> {
-        let target = key.clone();
-        let connect = move || {
-            let (target, dial) = (target.clone(), dial.clone());
+        let connect = || {
+            let (target, dial) = (key.clone(), dial.clone());
             async move {
                 let tcp = mesh_net::connect(target.address, &dial.options).await?;
-                let (stream, _peer) =
-                    mesh_tls::connect_mesh(tcp, &dial.certificate, &target.expected).await?;
-                Ok(stream)
+                let session =
+                    mesh_tls::connect_session(tcp, &dial.certificate, &target.expected).await?;
+                Ok(Sealed::new(session))
             }
         };
-        self.open_with(key, connect, &request).await
+        self.open_over(key, connect, &request).await
+    }
+
+    /// Opens a stream within a byte stream that leads to the far side, such as a stream of another
+    /// tunnel (double HBONE: interop/hbone.md). TLS and HTTP/2 are of this one stream only.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_within<S>(
+        &self,
+        stream: S,
+        certificate: &WorkloadCertificate,
+        expected: &Expected,
+        request: &ConnectRequest,
+    ) -> Result<HboneStream, TunnelError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let session = Box::pin(mesh_tls::connect_session(stream, certificate, expected)).await?;
+        let mut settings = self.inner.settings.clone();
+        // It ends with its stream.
+        settings.idle_release = Duration::ZERO;
+        let (connection, driver) = client::start(Sealed::new(session), &settings);
+        let Checkout::Place(place) = connection.checkout() else {
+            return Err(TunnelError::Closed);
+        };
+        let asked = place.ask(request)?;
+        self.inner
+            .scope
+            .spawn_local("hbone connection", client::run(driver, || ()));
+        asked.answer(&settings).await
     }
 
     /// [`Self::open`] over any byte stream.
+    #[cfg(test)]
     pub(crate) async fn open_with<S, D, F>(
         &self,
         key: &TunnelKey,
@@ -132,9 +166,27 @@ impl Pool {
         D: Fn() -> F,
         F: Future<Output = Result<S, TunnelError>> + 'static,
     {
+        let dial = || {
+            let dialing = dial();
+            async { dialing.await.map(Plain::new) }
+        };
+        self.open_over(key, dial, request).await
+    }
+
+    async fn open_over<W, D, F>(
+        &self,
+        key: &TunnelKey,
+        dial: D,
+        request: &ConnectRequest,
+    ) -> Result<HboneStream, TunnelError>
+    where
+        W: Wire + 'static,
+        D: Fn() -> F,
+        F: Future<Output = Result<W, TunnelError>> + 'static,
+    {
         for _ in 0..ROUNDS_MAX {
             if let Some(place) = self.inner.checkout(key) {
-                return place.connect(request, &self.inner.settings).await;
+                return place.ask(request)?.answer(&self.inner.settings).await;
             }
             let mut outcome = match self.inner.dial_in_progress(key) {
                 Some(outcome) => outcome,
@@ -180,14 +232,14 @@ impl Inner {
 
     /// Starts a dial as a task of its own, so that it goes on for those who wait even when the
     /// request that started it is given up.
-    fn start_dial<S, F>(
+    fn start_dial<W, F>(
         self: &Rc<Self>,
         key: &TunnelKey,
         dial: F,
     ) -> Result<watch::Receiver<Outcome>, TunnelError>
     where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-        F: Future<Output = Result<S, TunnelError>> + 'static,
+        W: Wire + 'static,
+        F: Future<Output = Result<W, TunnelError>> + 'static,
     {
         if self.connections.get() >= self.settings.connections_max {
             return Err(TunnelError::Overloaded("connections"));
@@ -205,12 +257,12 @@ impl Inner {
         };
         let settings = self.settings.clone();
         let connection = async move {
-            let result = async { client::handshake(dial.await?, &settings).await };
             // Boxed: what a dial needs is given back before the long life of the connection.
-            match Box::pin(result).await {
-                Ok((connection, driver)) => {
+            match Box::pin(dial).await {
+                Ok(wire) => {
+                    let (connection, driver) = client::start(wire, &settings);
                     let retire = dialing.succeed(connection);
-                    driver.run(retire).await;
+                    client::run(driver, retire).await;
                 }
                 Err(error) => dialing.fail(error),
             }

@@ -1,32 +1,29 @@
 //! The server side of a tunnel: takes CONNECT requests off a connection, one local task each.
 
-use crate::{HboneStream, ServerSettings, TunnelError, keepalive};
-use bytes::Bytes;
-use h2::server::{self, SendResponse};
-use h2::{Reason as Code, RecvStream};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use crate::core::{Handle, Request};
+use crate::wire::{Plain, Sealed, Wire};
+use crate::{HboneStream, ServerSettings, TunnelError, driver, fields};
+use http::HeaderMap;
+use mesh_http2::ErrorCode;
 use mesh_model::Reason;
 use mesh_runtime::{Drain, Scope};
+use mesh_tls::Session;
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 
-/// Longest authority taken: a DNS name of 253 bytes and a port, with room.
-const AUTHORITY_BYTES_MAX: usize = 300;
-/// How long a cut connection may take to send its last frames.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest sleep in one piece while the wall clock is waited for.
 const CLOCK_STEP_MAX: Duration = Duration::from_secs(60);
 
-/// A CONNECT request, checked to be one: method CONNECT, an authority with host and port.
+/// A CONNECT request, checked to be one: method CONNECT, an authority with host and port. Dropped
+/// without an answer, it is reset.
 pub struct Incoming {
     authority: String,
     headers: HeaderMap,
-    receive: RecvStream,
-    respond: SendResponse<Bytes>,
+    handle: Handle,
 }
 
 impl Incoming {
@@ -42,40 +39,30 @@ impl Incoming {
 
     /// Returns when the peer gives the request up, so that work on it can stop.
     pub async fn abandoned(&mut self) {
-        // An error means that the connection is gone, which is giving up as well.
-        drop(poll_fn(|cx| self.respond.poll_reset(cx)).await);
+        poll_fn(|cx| self.handle.poll_abandoned(cx)).await;
     }
 
     /// Answers 200 with the given headers; bytes flow from here on.
     ///
     /// # Errors
     /// When the peer gave the request up meanwhile.
-    pub fn accept(mut self, headers: HeaderMap) -> Result<HboneStream, TunnelError> {
-        let mut answer = Response::new(());
-        *answer.headers_mut() = headers.clone();
-        let send = self
-            .respond
-            .send_response(answer, false)
-            .map_err(|e| TunnelError::Failed(e.to_string()))?;
-        Ok(HboneStream::new(send, self.receive, headers, None))
+    pub fn accept(self, headers: HeaderMap) -> Result<HboneStream, TunnelError> {
+        self.handle.answer(&fields::answer(200, &headers), false)?;
+        Ok(HboneStream::new(self.handle, headers))
     }
 
     /// Answers with the status of the reason and nothing else ([`Reason::connect_status`]).
-    pub fn refuse(mut self, reason: Reason) {
-        let status = StatusCode::from_u16(reason.connect_status());
-        refuse(
-            &mut self.respond,
-            status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-        );
+    pub fn refuse(self, reason: Reason) {
+        refuse(&self.handle, reason.connect_status());
     }
 }
 
 /// An answer without body. A peer that gave the request up misses nothing.
-fn refuse(respond: &mut SendResponse<Bytes>, status: StatusCode) {
-    let mut answer = Response::new(());
-    *answer.status_mut() = status;
-    if let Err(error) = respond.send_response(answer, true) {
-        tracing::debug!("refusal not sent: {error}");
+fn refuse(handle: &Handle, status: u16) {
+    match handle.answer(&fields::answer(status, &HeaderMap::new()), true) {
+        // What the peer may still send is not wanted (RFC 9113 section 8.1).
+        Ok(()) => handle.reset(ErrorCode::NO_ERROR),
+        Err(error) => tracing::debug!("refusal not sent: {error}"),
     }
 }
 
@@ -95,7 +82,7 @@ pub async fn serve<S, F, Fut>(
     handler: F,
 ) -> Result<(), TunnelError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     F: Fn(Incoming) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
@@ -117,44 +104,80 @@ pub async fn serve_until<S, F, Fut>(
     handler: F,
 ) -> Result<(), TunnelError>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
     F: Fn(Incoming) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let mut connection = handshake(stream, settings).await?;
-    let silent = keepalive::until_silent(connection.ping_pong(), settings.keep_alive);
-    tokio::pin!(silent);
-    let leaving = async {
+    serve_wire(Plain::new(stream), settings, drain, scope, retire, handler).await
+}
+
+/// As [`serve_until`], on a session whose records are ours: bytes are opened and sealed where they lie.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_session<S, F, Fut>(
+    session: Session<S>,
+    settings: &ServerSettings,
+    drain: &Drain,
+    scope: &Scope,
+    retire: impl Future<Output = ()>,
+    handler: F,
+) -> Result<(), TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    F: Fn(Incoming) -> Fut,
+    Fut: Future<Output = ()> + 'static,
+{
+    serve_wire(
+        Sealed::new(session),
+        settings,
+        drain,
+        scope,
+        retire,
+        handler,
+    )
+    .await
+}
+
+async fn serve_wire<W, F, Fut>(
+    wire: W,
+    settings: &ServerSettings,
+    drain: &Drain,
+    scope: &Scope,
+    retire: impl Future<Output = ()>,
+    handler: F,
+) -> Result<(), TunnelError>
+where
+    W: Wire,
+    F: Fn(Incoming) -> Fut,
+    Fut: Future<Output = ()> + 'static,
+{
+    let mut driver = driver::server(wire, settings);
+    let mut leaving = pin!(async {
         tokio::select! {
             () = drain.started() => {}
             () = retire => {}
         }
-    };
-    tokio::pin!(leaving);
+    });
     let mut left = false;
     let tasks = Tasks::new(settings.streams_max.saturating_mul(2));
-    loop {
-        tokio::select! {
-            biased;
-            () = scope.cancelled() => break,
-            () = drain.forced() => break,
-            () = &mut leaving, if !left => {
-                left = true;
-                connection.graceful_shutdown();
-            }
-            () = &mut silent => return Err(TunnelError::KeepAlive),
-            next = connection.accept() => match next {
-                None => return Ok(()),
-                Some(Err(error)) => return Err(TunnelError::of_h2(&error)),
-                Some(Ok((request, respond))) => {
-                    take(request, respond, &tasks, scope, &handler);
-                }
-            }
+    let served = poll_fn(|cx| {
+        if !left && leaving.as_mut().poll(cx).is_ready() {
+            left = true;
+            driver.leave();
+        }
+        driver.poll(cx, &mut |request| take(request, &tasks, scope, &handler))
+    });
+    tokio::select! {
+        biased;
+        () = scope.cancelled() => {}
+        () = drain.forced() => {}
+        served = served => {
+            driver.give_to_freezer();
+            return served;
         }
     }
-    connection.abrupt_shutdown(Code::NO_ERROR);
-    // The last frames are a courtesy; a peer that does not take them is cut all the same.
-    drop(timeout(CLOSE_TIMEOUT, poll_fn(|cx| connection.poll_closed(cx))).await);
+    driver.cut().await;
     Ok(())
 }
 
@@ -166,28 +189,6 @@ pub async fn passed(moment: SystemTime) {
         }
         tokio::time::sleep(left.min(CLOCK_STEP_MAX)).await;
     }
-}
-
-async fn handshake<S>(
-    stream: S,
-    settings: &ServerSettings,
-) -> Result<server::Connection<S, Bytes>, TunnelError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let windows = settings.windows;
-    let handshake = server::Builder::new()
-        .initial_window_size(windows.stream_bytes)
-        .initial_connection_window_size(windows.connection_bytes)
-        .max_frame_size(windows.frame_bytes_max)
-        .max_send_buffer_size(windows.send_buffer_bytes_max)
-        .max_header_list_size(settings.header_list_bytes_max)
-        .max_concurrent_streams(settings.streams_max)
-        .handshake(stream);
-    timeout(settings.handshake_timeout, handshake)
-        .await
-        .map_err(|_| TunnelError::Handshake("timed out".into()))?
-        .map_err(|e| TunnelError::Handshake(e.to_string()))
 }
 
 /// The tasks of one connection. A stream the peer resets frees its place in HTTP/2 at once, while
@@ -224,50 +225,29 @@ impl Drop for Task {
     }
 }
 
-fn take<F, Fut>(
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
-    tasks: &Tasks,
-    scope: &Scope,
-    handler: &F,
-) where
+fn take<F, Fut>(request: Request, tasks: &Tasks, scope: &Scope, handler: &F)
+where
     F: Fn(Incoming) -> Fut,
     Fut: Future<Output = ()> + 'static,
 {
-    let (parts, receive) = request.into_parts();
-    let authority = match parts.method {
-        Method::CONNECT => authority_of(&parts.uri),
-        _ => None,
-    };
-    let Some(authority) = authority else {
-        tracing::debug!(method = %parts.method, uri = %parts.uri, "not a CONNECT to host:port");
-        return refuse(&mut respond, StatusCode::BAD_REQUEST);
+    let Request { handle, fields } = request;
+    let Some(authority) = fields::authority(&fields) else {
+        tracing::debug!(?fields, "not a CONNECT to host:port");
+        return refuse(&handle, 400);
     };
     let Some(task) = tasks.start() else {
-        return respond.send_reset(Code::REFUSED_STREAM);
+        return handle.reset(ErrorCode::REFUSED_STREAM);
     };
     // Boxed: each future around it would hold room for it once more.
     let work = Box::pin(handler(Incoming {
         authority,
-        headers: parts.headers,
-        receive,
-        respond,
+        headers: fields::headers(fields),
+        handle,
     }));
     scope.spawn_local("hbone stream", async move {
         work.await;
         drop(task);
     });
-}
-
-/// The authority when it is `host:port` of bounded length without user information.
-fn authority_of(uri: &Uri) -> Option<String> {
-    let authority = uri.authority()?;
-    let text = authority.as_str();
-    let good = text.len() <= AUTHORITY_BYTES_MAX
-        && !text.contains('@')
-        && !authority.host().is_empty()
-        && authority.port_u16().is_some_and(|port| port != 0);
-    good.then(|| text.to_owned())
 }
 
 #[cfg(test)]

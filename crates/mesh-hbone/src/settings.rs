@@ -73,7 +73,7 @@ pub struct PoolSettings {
     pub idle_release: Duration,
     /// Connections of the whole pool; past it an open fails as overloaded.
     pub connections_max: usize,
-    /// Time for the HTTP/2 handshake, after TLS.
+    /// Time for the peer's SETTINGS to arrive, after TLS.
     pub handshake_timeout: Duration,
     /// Time to wait for the answer to a CONNECT. The far side connects to its application first,
     /// which it gives up after 10 s.
@@ -106,9 +106,9 @@ impl Default for PoolSettings {
 pub struct ServerSettings {
     /// Concurrent streams of one connection; the stream past it is refused by HTTP/2.
     pub streams_max: u32,
-    /// Time for the HTTP/2 preface to arrive, after TLS.
+    /// Time for the HTTP/2 preface and SETTINGS to arrive, after TLS.
     pub handshake_timeout: Duration,
-    /// Largest header list accepted, bytes; a larger request is answered 431.
+    /// Largest header list accepted, bytes; the stream of a larger request is reset.
     pub header_list_bytes_max: u32,
     /// Windows and frames.
     pub windows: Windows,

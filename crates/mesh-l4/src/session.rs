@@ -1,12 +1,15 @@
 //! Two streams joined, counted, and recorded once.
 
+use mesh_hbone::{HboneStream, UpstreamStream};
 use mesh_model::Reason;
 use mesh_net::{Counters, PumpEnd, Side};
 use mesh_runtime::Drain;
 use mesh_telemetry::{ByteCounts, ConnectionRecord};
+use std::any::Any;
 use std::future::poll_fn;
 use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 /// Carries bytes between the client (`down`) and the server (`up`) until both directions have
 /// ended, `cut` gives a reason (a policy change; pass `std::future::pending()` when there is none)
@@ -22,8 +25,8 @@ pub async fn run_session<D, U>(
     drain: &Drain,
 ) -> Reason
 where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    D: AsyncRead + AsyncWrite + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     // Only the end of the process drops this future in the middle.
     record.set_drop_reason(Reason::Drained);
@@ -45,12 +48,12 @@ where
 /// sockets are neighbours that do not know each other.
 async fn counted_pump<D, U>(down: &mut D, up: &mut U, counts: &ByteCounts) -> PumpEnd
 where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    D: AsyncRead + AsyncWrite + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let counters = Counters::new();
     let mut told = (0, 0);
-    let mut pumping = pin!(mesh_net::pump(down, up, &counters));
+    let mut pumping = pin!(move_bytes(down, up, &counters));
     poll_fn(|cx| {
         let poll = pumping.as_mut().poll(cx);
         let now = (counters.sent(), counters.received());
@@ -65,6 +68,41 @@ where
         poll
     })
     .await
+}
+
+/// The pump that suits both streams: a socket and a tunnel's stream are joined without a copy.
+async fn move_bytes<D, U>(down: &mut D, up: &mut U, counters: &Counters) -> PumpEnd
+where
+    D: AsyncRead + AsyncWrite + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    if let (Some(tcp), Some(tunnel)) = (as_tcp(down), as_tunnel(up)) {
+        return mesh_hbone::join(tcp, tunnel, Side::Downstream, counters).await;
+    }
+    if let (Some(tunnel), Some(tcp)) = (as_tunnel(down), as_tcp(up)) {
+        return mesh_hbone::join(tcp, tunnel, Side::Upstream, counters).await;
+    }
+    mesh_net::pump(down, up, counters).await
+}
+
+fn as_tcp(stream: &mut dyn Any) -> Option<&mut TcpStream> {
+    if stream.is::<TcpStream>() {
+        return stream.downcast_mut();
+    }
+    match stream.downcast_mut()? {
+        UpstreamStream::Plain(tcp) => Some(tcp),
+        UpstreamStream::Tunnel(_) => None,
+    }
+}
+
+fn as_tunnel(stream: &mut dyn Any) -> Option<&mut HboneStream> {
+    if stream.is::<HboneStream>() {
+        return stream.downcast_mut();
+    }
+    match stream.downcast_mut()? {
+        UpstreamStream::Tunnel(tunnel) => Some(tunnel),
+        UpstreamStream::Plain(_) => None,
+    }
 }
 
 fn outcome(end: PumpEnd) -> (Reason, Option<String>) {

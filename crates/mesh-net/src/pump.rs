@@ -36,6 +36,16 @@ impl Counters {
         }
     }
 
+    /// Counts bytes moved from downstream to upstream.
+    pub fn add_sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes moved from upstream to downstream.
+    pub fn add_received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes moved from downstream to upstream.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)

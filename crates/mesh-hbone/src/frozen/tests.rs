@@ -1,0 +1,163 @@
+//! Tunnels taken apart in the middle of a transfer, over real TCP and TLS.
+
+use super::*;
+use crate::driver::tests::local_with_time;
+use crate::{
+    ConnectRequest, Dial, Incoming, Pool, PoolSettings, ServerSettings, TunnelKey, join,
+    serve_session,
+};
+use mesh_model::SpiffeId;
+use mesh_net::{ConnectOptions, Counters, ListenOptions, PumpEnd, Side};
+use mesh_runtime::{Drain, Scope};
+use mesh_tls::{Expected, WorkloadCertificate};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Bytes between two interruptions.
+const STRIDE: u64 = 300_000;
+/// Bytes each way.
+const BODY: u32 = 4_000_003;
+
+fn id(account: &str) -> SpiffeId {
+    SpiffeId::new("cluster.local", "demo", account).unwrap()
+}
+
+fn certificate(account: &str) -> Arc<WorkloadCertificate> {
+    Arc::new(WorkloadCertificate::self_signed(&id(account)).unwrap())
+}
+
+fn listen() -> TcpListener {
+    mesh_net::listen(&ListenOptions::new("127.0.0.1:0".parse().unwrap())).unwrap()
+}
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = listen();
+    let to = listener.local_addr().unwrap();
+    let client = mesh_net::connect(to, &ConnectOptions::default())
+        .await
+        .unwrap();
+    let (server, _) = mesh_net::accept(&listener).await.unwrap();
+    (client, server)
+}
+
+/// Carries a session and takes its tunnel apart and up again every [`STRIDE`] bytes.
+async fn interrupted(
+    mut tcp: TcpStream,
+    mut stream: HboneStream,
+    side: Side,
+    scope: &Scope,
+    freezes: &Cell<u32>,
+) -> PumpEnd {
+    let counters = Counters::new();
+    loop {
+        let until = counters.sent() + counters.received() + STRIDE;
+        let far_enough = async {
+            while counters.sent() + counters.received() < until {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = far_enough => {}
+            end = join(&mut tcp, &mut stream, side, &counters) => return end,
+        }
+        let number = stream.number();
+        let Some(frozen) = stream.tunnel().freeze().await else {
+            // The other side was done first.
+            return PumpEnd::Complete;
+        };
+        drop(stream);
+        freezes.set(freezes.get() + 1);
+        // As it would travel to another process, the socket apart.
+        let io = *frozen.io.downcast::<TcpStream>().unwrap();
+        let state = serde_json::to_vec(&frozen.state).unwrap();
+        let state = serde_json::from_slice(&state).unwrap();
+        let revived = revive(io, state, KeepAlive::default()).unwrap();
+        let (streams, task) = revived.into_parts();
+        scope.spawn_local("revived tunnel", async move {
+            drop(task.await);
+        });
+        let same = streams.into_iter().find(|(of, _)| *of == number);
+        stream = same.unwrap().1;
+    }
+}
+
+async fn talk(mut tcp: TcpStream, say: Vec<u8>) -> Vec<u8> {
+    let (mut read, mut write) = tcp.split();
+    let mut heard = Vec::new();
+    let writing = async {
+        for piece in say.chunks(30_000) {
+            write.write_all(piece).await.unwrap();
+        }
+        write.shutdown().await.unwrap();
+    };
+    tokio::join!(writing, async {
+        read.read_to_end(&mut heard).await.unwrap();
+    });
+    heard
+}
+
+#[test]
+fn a_transfer_goes_on_where_its_tunnel_was_taken_apart() {
+    local_with_time(async |scope| {
+        let listener = listen();
+        let address = listener.local_addr().unwrap();
+        let (app, server) = pair().await;
+        let app = Rc::new(Cell::new(Some(app)));
+        let far_freezes = Rc::new(Cell::new(0));
+        let (tasks, freezes) = (scope.clone(), far_freezes.clone());
+        scope.spawn_local("far side", async move {
+            let (tcp, _) = mesh_net::accept(&listener).await.unwrap();
+            let session = mesh_tls::accept_session(tcp, &certificate("server"))
+                .await
+                .unwrap();
+            let (settings, drain) = (ServerSettings::default(), Drain::new());
+            let handler = |incoming: Incoming| {
+                let (app, freezes) = (app.take().unwrap(), freezes.clone());
+                let scope = tasks.clone();
+                async move {
+                    let stream = incoming.accept(HeaderMap::new()).unwrap();
+                    interrupted(app, stream, Side::Upstream, &scope, &freezes).await;
+                }
+            };
+            let never = std::future::pending();
+            serve_session(session, &settings, &drain, &tasks, never, handler)
+                .await
+                .unwrap();
+        });
+
+        let pool = Pool::new(PoolSettings::default(), &scope);
+        let key = TunnelKey {
+            source: id("client"),
+            expected: Expected::AnyOf(vec![id("server")]),
+            address,
+            source_ip: None,
+        };
+        let dial = Dial {
+            options: ConnectOptions::default(),
+            certificate: certificate("client"),
+        };
+        let request = ConnectRequest {
+            authority: "10.0.0.9:80".into(),
+            headers: HeaderMap::new(),
+        };
+        let stream = pool.open(&key, dial, request).await.unwrap();
+        let (client, down) = pair().await;
+        let near_freezes = Cell::new(0);
+        let up: Vec<u8> = (0..BODY).map(|i| i.to_le_bytes()[1] ^ 0x55).collect();
+        let back: Vec<u8> = (0..BODY).map(|i| i.to_le_bytes()[0]).collect();
+        let (end, at_client, at_server) = tokio::join!(
+            interrupted(down, stream, Side::Downstream, &scope, &near_freezes),
+            talk(client, up.clone()),
+            talk(server, back.clone()),
+        );
+        assert!(matches!(end, PumpEnd::Complete), "{end:?}");
+        assert!(at_client == back && at_server == up);
+        let freezes = (near_freezes.get(), far_freezes.get());
+        assert!(freezes.0 > 10 && freezes.1 > 10, "{freezes:?}");
+        scope.cancel();
+    });
+}
