@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "authorization.proto",
         "ca.proto",
         "config.proto",
+        "zds.proto",
     ];
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;

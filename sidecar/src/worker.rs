@@ -4,9 +4,10 @@ use crate::proxy::{Node, Permit};
 use mesh_hbone::Pool;
 use mesh_l4::Dialer;
 use mesh_l7::{HttpProxy, Upstream, UpstreamSettings};
-use mesh_model::Dice;
-use mesh_net::{ConnectOptions, ListenOptions};
+use mesh_model::{Dice, Reason};
+use mesh_net::{Accepted, ConnectOptions, ListenOptions};
 use mesh_plan::Refusal;
+use mesh_proxy::accept_until_drain;
 use std::cell::RefCell;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -150,20 +151,8 @@ pub(crate) async fn accept_each<F, Fut>(
     Fut: Future<Output = ()> + 'static,
 {
     let node = worker.node.clone();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = node.drain.started() => return,
-            accepted = mesh_net::accept(&listener) => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::error!(listener = name, %error, "listener failed");
-                return;
-            }
-        };
-        match node.admit() {
+    let take = |accepted| match accepted {
+        Accepted::Taken(stream, peer) => match node.admit() {
             Ok(permit) => {
                 let work = serve(worker.clone(), stream, peer, permit);
                 node.connections.spawn_local(name, work);
@@ -172,6 +161,13 @@ pub(crate) async fn accept_each<F, Fut>(
                 let record = node.metrics.connection(facts(peer));
                 record.end(refusal.reason, Some(refusal.detail));
             }
+        },
+        Accepted::Refused(peer, why) => {
+            let record = node.metrics.connection(facts(peer));
+            record.end(Reason::Overloaded, Some(why.to_string()));
         }
+    };
+    if let Err(error) = accept_until_drain(listener, &node.drain, take).await {
+        tracing::error!(listener = name, %error, "listener failed");
     }
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 /// The packages whose binaries the demo starts.
 pub(crate) const BINARIES: &[&str] = &[
     "ztunnel",
+    "node-agent",
     "sidecar",
     "ingress-gateway",
     "mesh-ca",

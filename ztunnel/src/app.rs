@@ -3,7 +3,7 @@
 use crate::admin;
 use crate::local::Locals;
 use crate::node::Node;
-use crate::pods::{self, PodSpec, Pods};
+use crate::pods::{self, PodNetns, PodSpec, Pods};
 use crate::settings::{PodSource, Settings};
 use anyhow::Context as _;
 use mesh_identity::{CertificateSource, Identities};
@@ -67,12 +67,16 @@ pub(crate) async fn start(
     let mut pods = Pods::new(node.clone(), context.workers.clone());
     match settings.pods {
         PodSource::Folder(folder) => {
-            let follow = pods::follow(pods, folder, pods_gate);
+            let follow = pods::follow_folder(pods, folder, pods_gate);
+            context.scope.spawn("pods", follow);
+        }
+        PodSource::Agent(path) => {
+            let follow = pods::follow_agent(pods, path, pods_gate, context.drain.clone());
             context.scope.spawn("pods", follow);
         }
         PodSource::Dedicated(info) => {
             let spec = dedicated(info);
-            pods.start(spec).await.context("dedicated workload")?;
+            pods.run(spec).await.context("dedicated workload")?;
             pods_gate.open();
         }
     }
@@ -83,7 +87,7 @@ fn dedicated(info: WorkloadInfo) -> PodSpec {
     PodSpec {
         uid: "dedicated".into(),
         info,
-        netns: None,
+        netns: PodNetns::Current,
     }
 }
 

@@ -33,6 +33,16 @@ pub(crate) struct Flags {
     /// Watched folder, one YAML file a pod: {uid, name, namespace, serviceAccount, netns}.
     #[arg(long, env = "ZTUNNEL_PODS", value_name = "DIR")]
     pods: Option<PathBuf>,
+    /// Socket of the node agent that tells the pods, instead of a folder; under Kubernetes
+    /// /var/run/ztunnel/ztunnel.sock unless given.
+    #[arg(long, env = "INPOD_UDS", value_name = "SOCKET")]
+    inpod_uds: Option<PathBuf>,
+    /// With `false` nobody else can listen on our ports in a pod, and two proxies cannot overlap.
+    #[arg(long, env = "INPOD_PORT_REUSE", default_value_t = true, action = clap::ArgAction::Set)]
+    inpod_port_reuse: bool,
+    /// Set in every pod of Kubernetes.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    kubernetes_host: Option<String>,
     /// `shared` for a node, `dedicated` for one workload in the current network namespace.
     #[arg(long, env = "PROXY_MODE", value_enum, default_value = "shared")]
     mode: Mode,
@@ -147,25 +157,40 @@ impl Flags {
     }
 
     fn pod_source(&self, mistakes: &mut Mistakes) -> Option<PodSource> {
-        match (self.mode, &self.pods, &self.workload) {
-            (Mode::Shared, Some(folder), None) => Some(PodSource::Folder(folder.clone())),
-            (Mode::Dedicated, None, Some(text)) => mistakes
-                .value("PROXY_WORKLOAD_INFO", text.parse())
-                .map(PodSource::Dedicated),
-            (Mode::Shared, None, _) => {
-                mistakes.add("--pods DIR is needed in shared mode");
+        match self.mode {
+            Mode::Shared => {
+                if self.workload.is_some() {
+                    mistakes.add("PROXY_WORKLOAD_INFO is for PROXY_MODE=dedicated");
+                }
+                self.node_pods(mistakes)
+            }
+            Mode::Dedicated => {
+                if self.pods.is_some() {
+                    mistakes.add("--pods is for PROXY_MODE=shared");
+                }
+                let Some(text) = &self.workload else {
+                    mistakes.add("PROXY_WORKLOAD_INFO is needed in dedicated mode");
+                    return None;
+                };
+                let info = mistakes.value("PROXY_WORKLOAD_INFO", text.parse())?;
+                Some(PodSource::Dedicated(info))
+            }
+        }
+    }
+
+    fn node_pods(&self, mistakes: &mut Mistakes) -> Option<PodSource> {
+        match (&self.pods, &self.inpod_uds) {
+            (Some(folder), None) => Some(PodSource::Folder(folder.clone())),
+            (None, Some(socket)) => Some(PodSource::Agent(socket.clone())),
+            (None, None) if self.kubernetes_host.is_some() => {
+                Some(PodSource::Agent(mesh_zds::SOCKET_DEFAULT.into()))
+            }
+            (None, None) => {
+                mistakes.add("--pods DIR or INPOD_UDS is needed in shared mode");
                 None
             }
-            (Mode::Shared, _, Some(_)) => {
-                mistakes.add("PROXY_WORKLOAD_INFO is for PROXY_MODE=dedicated");
-                None
-            }
-            (Mode::Dedicated, Some(_), _) => {
-                mistakes.add("--pods is for PROXY_MODE=shared");
-                None
-            }
-            (Mode::Dedicated, None, None) => {
-                mistakes.add("PROXY_WORKLOAD_INFO is needed in dedicated mode");
+            (Some(_), Some(_)) => {
+                mistakes.add("the pods come from --pods or from INPOD_UDS, not from both");
                 None
             }
         }
@@ -221,7 +246,9 @@ impl Flags {
 
     fn proxy(&self, pods: &PodSource, windows: Windows) -> Proxy {
         let mark = match pods {
-            PodSource::Folder(_) => Some(self.packet_mark.unwrap_or(PACKET_MARK)),
+            PodSource::Folder(_) | PodSource::Agent(_) => {
+                Some(self.packet_mark.unwrap_or(PACKET_MARK))
+            }
             // There is no redirection to stay clear of, and a mark needs a privilege.
             PodSource::Dedicated(_) => self.packet_mark,
         };
@@ -230,6 +257,7 @@ impl Flags {
                 IpAddr::V6(_) if !self.ipv6_enabled => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
                 address => address,
             },
+            port_reuse: self.inpod_port_reuse,
             mark,
             original_source: self.original_source,
             response_baggage: self.response_baggage,

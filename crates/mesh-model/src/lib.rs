@@ -15,6 +15,7 @@ mod service;
 mod snapshot;
 mod text;
 mod workload;
+mod workload_info;
 
 pub use dice::Dice;
 pub use gateway::{GatewayListener, ListenerKey, ListenerProtocol, TlsCertificatePem};
@@ -41,6 +42,7 @@ pub use workload::{
     ApplicationTunnel, GatewayAddress, GatewayDestination, Health, Locality, NetworkMode,
     TunnelProtocol, Workload, WorkloadUid,
 };
+pub use workload_info::WorkloadInfo;
 
 /// The trust domain of a mesh whose owner set none.
 pub const TRUST_DOMAIN_DEFAULT: &str = "cluster.local";

@@ -12,14 +12,19 @@ mod netns;
 mod original;
 mod prefixed;
 mod pump;
+mod seqpacket;
 mod sni;
 
 pub use addresses::is_interface_address;
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, ConnectError, ConnectOptions, connect};
 pub use detect::{DETECT_TIMEOUT, FirstSpeaker, Protocol, detect, first_speaker};
-pub use listen::{LISTEN_BACKLOG, ListenOptions, accept, listen, tune};
+pub use listen::{
+    Accepted, LISTEN_BACKLOG, ListenOptions, accept, accept_or_refuse, accept_queued, bind, listen,
+    tune,
+};
 pub use netns::Netns;
 pub use original::original_destination;
 pub use prefixed::Prefixed;
 pub use pump::{Counters, PUMP_BUFFER_BYTES, PumpEnd, Side, pump};
+pub use seqpacket::{Datagram, DatagramError, SeqPacket, SeqPacketListener};
 pub use sni::{ClientHello, peek_server_name, server_name};

@@ -2,15 +2,17 @@
 
 use nix::sched::{CloneFlags, setns};
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 /// The namespace of the calling thread; `/proc/self` would be that of the main thread.
 const CURRENT: &str = "/proc/thread-self/ns/net";
+/// Whether connections move on when their listener closes.
+const MIGRATE_REQUESTS: &str = "/proc/sys/net/ipv4/tcp_migrate_req";
 
 thread_local! {
     /// Where the thread is, once it has asked. Only [`Netns::enter`] moves a thread, and says so here: to
@@ -104,6 +106,25 @@ impl Netns {
         // A guard, so that a panic in `f` takes the way back too.
         let _back = WayBack(home);
         Ok(f())
+    }
+}
+
+impl Netns {
+    /// Has the kernel hand connections that wait, or are being made, at a listener that closes to
+    /// another listener of the same port (`net.ipv4.tcp_migrate_req`, which counts for IPv6 too;
+    /// Linux 5.14). Else it resets them.
+    ///
+    /// # Errors
+    /// When the kernel is older, or `/proc/sys` is read-only.
+    pub fn migrate_handshakes(&self) -> io::Result<()> {
+        // The file is that of the thread's own namespace.
+        self.enter(|| fs::write(MIGRATE_REQUESTS, "1"))?
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Generated gRPC and protobuf messages, and nothing else.
 //!
 //! The `.proto` files beside this crate are written from the interop facts (`interop/xds-workload.md`,
-//! `interop/ca.md`); `strata.config.v1` is ours. Conversion to and from the model is the work of
+//! `interop/ca.md`, `interop/zds-cni.md`); `strata.config.v1` is ours. Conversion to and from the model is the work of
 //! `mesh-discovery`.
 
 /// Generated code carries no documentation of its own; the `.proto` files do.
@@ -42,4 +42,8 @@ generated!(
 generated!(
     /// Strata's L7 resources (`strata.config.v1`).
     config, "strata.config.v1"
+);
+generated!(
+    /// Node agent to node proxy: the pods of a node (`istio.workload.zds`).
+    zds, "istio.workload.zds"
 );

@@ -7,8 +7,11 @@
 pub mod admin;
 pub mod facts;
 pub mod limits;
+mod listener;
 mod run;
 pub mod settings;
 
+pub use listener::accept_until_drain;
+pub use mesh_model::WorkloadInfo;
 pub use run::{StartError, run};
-pub use settings::{Addresses, Process, WorkloadInfo};
+pub use settings::{Addresses, Process};

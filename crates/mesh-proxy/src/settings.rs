@@ -10,7 +10,6 @@ mod parse;
 mod place;
 mod process;
 mod tracing;
-mod workload_info;
 
 pub use control::ControlFlags;
 pub use mistakes::{Mistakes, SettingsError};
@@ -18,4 +17,3 @@ pub use parse::{duration, text_source, with_scheme};
 pub use place::PlaceFlags;
 pub use process::{Addresses, Process, ProcessFlags};
 pub use tracing::TracingFlags;
-pub use workload_info::WorkloadInfo;

@@ -96,18 +96,21 @@ impl AdminRoutes {
         self
     }
 
-    /// Adds `GET /healthz/ready`: 200 when ready, else 503 with what is still missing.
+    /// Adds `GET /healthz/ready`, and `/readyz` as node agents are asked: 200 when ready, else 503 with
+    /// what is still missing.
     #[must_use]
     pub fn readiness(self, readiness: &Readiness) -> Self {
         let readiness = readiness.clone();
-        self.get("/healthz/ready", move |_| {
+        let show = move |_: &str| {
             let pending = readiness.pending();
             if pending.is_empty() {
                 AdminResponse::text("ready\n")
             } else {
                 AdminResponse::status(503, format!("not ready: {}\n", pending.join(", ")))
             }
-        })
+        };
+        self.get("/healthz/ready", show.clone())
+            .get("/readyz", show)
     }
 
     /// The answer to a request.

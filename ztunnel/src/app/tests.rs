@@ -1,13 +1,14 @@
 //! The whole proxy in this process, twice: two nodes on loopback that talk to each other over real
 //! sockets, with a local file as their control plane and a root of their own.
 
+mod agent;
 mod mesh;
 mod netns;
 mod timers;
 
 use super::*;
 use http::HeaderMap;
-use mesh::{Mesh, http_get};
+use mesh::{Mesh, http_get, until};
 use mesh_hbone::{ConnectRequest, Dial, Pool, PoolSettings, TunnelError, TunnelKey};
 use mesh_net::ConnectOptions;
 use mesh_runtime::Scope;
@@ -259,6 +260,8 @@ fn a_denied_client_is_told_401_and_the_application_never_sees_it() {
         assert!(matches!(denied, Err(TunnelError::Refused(401))));
         scope.cancel();
     });
+    // The application's thread may be the last to hear of it.
+    until(|| mesh.app_connections() > 0);
     assert_eq!(mesh.app_connections(), 1);
 }
 
@@ -362,7 +365,7 @@ fn a_drain_lets_sessions_run_to_the_deadline_and_takes_no_new_ones() {
     live.read_exact(&mut [0]).unwrap();
     mesh.server.drain.start();
     let hbone = SocketAddr::new(mesh.app.ip(), 15008);
-    mesh::until(|| TcpStream::connect(hbone).is_err());
+    until(|| TcpStream::connect(hbone).is_err());
     live.write_all(b"y").unwrap();
     live.read_exact(&mut [0]).unwrap();
     live.shutdown(Shutdown::Write).unwrap();

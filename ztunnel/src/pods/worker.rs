@@ -3,14 +3,14 @@
 use super::{Pod, StartError};
 use crate::limits::Permit;
 use crate::{inbound, inbound_plaintext, outbound};
-use futures_util::FutureExt;
 use mesh_hbone::Pool;
 use mesh_identity::CertificateReceiver;
 use mesh_model::{
     Dice, PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, SpiffeId, Workload,
 };
-use mesh_net::ListenOptions;
+use mesh_net::{Accepted, ListenOptions};
 use mesh_plan::Refusal;
+use mesh_proxy::accept_until_drain;
 use mesh_telemetry::ConnectionFacts;
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
@@ -81,9 +81,41 @@ impl Worker {
     }
 }
 
+/// The ports of a pod's listeners.
+const PORTS: [u16; 3] = [PORT_OUTBOUND, PORT_INBOUND_PLAINTEXT, PORT_HBONE];
+
+/// What a worker listens on: sockets of its own, which it opens, or copies of the one set that all
+/// workers share.
+pub(super) type Sockets = Option<[std::net::TcpListener; 3]>;
+
+/// What each of `count` workers is given.
+pub(super) fn sockets(pod: &Pod, count: usize) -> Result<Vec<Sockets>, StartError> {
+    if pod.node.proxy.port_reuse {
+        pod.prepare_hand_over();
+        return Ok((0..count).map(|_| None).collect());
+    }
+    let shared = each_port(|port| bind(pod, port))?;
+    let copy = || {
+        let [out, plaintext, hbone] = shared.each_ref().map(std::net::TcpListener::try_clone);
+        Ok(Some([out?, plaintext?, hbone?]))
+    };
+    let copies: io::Result<Vec<Sockets>> = (0..count).map(|_| copy()).collect();
+    copies.map_err(|source| StartError::Listen { port: 0, source })
+}
+
+fn each_port<T>(mut make: impl FnMut(u16) -> io::Result<T>) -> Result<[T; 3], StartError> {
+    let mut made = |port| make(port).map_err(|source| StartError::Listen { port, source });
+    let [out, plaintext, hbone] = PORTS;
+    Ok([made(out)?, made(plaintext)?, made(hbone)?])
+}
+
 /// Opens the pod's listeners on this worker and says whether that went well.
-pub(super) fn start(pod: &Arc<Pod>, done: oneshot::Sender<Result<(), StartError>>) {
-    let result = open_all(pod);
+pub(super) fn start(
+    pod: &Arc<Pod>,
+    sockets: Sockets,
+    done: oneshot::Sender<Result<(), StartError>>,
+) {
+    let result = open_all(pod, sockets);
     let (result, listeners) = match result {
         Ok(listeners) => (Ok(()), Some(listeners)),
         Err(error) => (Err(error), None),
@@ -105,26 +137,26 @@ pub(super) fn start(pod: &Arc<Pod>, done: oneshot::Sender<Result<(), StartError>
     scope.spawn_local("inbound listener", inbound::run(worker, hbone));
 }
 
-fn open_all(pod: &Pod) -> Result<[TcpListener; 3], StartError> {
-    let open = |port| open(pod, port).map_err(|source| StartError::Listen { port, source });
-    Ok([
-        open(PORT_OUTBOUND)?,
-        open(PORT_INBOUND_PLAINTEXT)?,
-        open(PORT_HBONE)?,
-    ])
+fn open_all(pod: &Pod, shared: Sockets) -> Result<[TcpListener; 3], StartError> {
+    let mut shared = shared.map(IntoIterator::into_iter);
+    each_port(|port| match shared.as_mut().and_then(Iterator::next) {
+        Some(socket) => TcpListener::from_std(socket),
+        None => TcpListener::from_std(bind(pod, port)?),
+    })
 }
 
-fn open(pod: &Pod, port: u16) -> io::Result<TcpListener> {
+fn bind(pod: &Pod, port: u16) -> io::Result<std::net::TcpListener> {
     let bind = pod.node.proxy.bind;
     let mut options = ListenOptions::new(SocketAddr::new(bind, port));
     options.netns = pod.netns.clone();
+    options.reuse_port = pod.node.proxy.port_reuse;
     // What we send on accepted connections is ours as well: the redirection must let it pass.
     options.mark = pod.node.proxy.mark;
-    match mesh_net::listen(&options) {
+    match mesh_net::bind(&options) {
         Err(error) if bind.is_unspecified() && bind.is_ipv6() && is_for_want_of_ipv6(&error) => {
             let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
             options.address = SocketAddr::new(any, port);
-            mesh_net::listen(&options)
+            mesh_net::bind(&options)
         }
         result => result,
     }
@@ -151,33 +183,21 @@ pub(crate) async fn accept_each<F, Fut>(
     Fut: Future<Output = ()> + 'static,
 {
     let pod = worker.pod.clone();
-    let take = |(stream, peer)| match pod.admit() {
-        Ok(permit) => {
-            // Boxed: each future around it would hold room for it once more.
-            let work = Box::pin(serve(worker.clone(), stream, peer, permit));
-            pod.connections.spawn_local(name, work);
-        }
-        Err(refusal) => {
-            let record = pod.node.metrics.connection(facts(peer));
-            record.end(refusal.reason, Some(refusal.detail));
-        }
-    };
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = pod.drain.started() => break,
-            accepted = mesh_net::accept(&listener) => accepted,
-        };
-        match accepted {
-            Ok(accepted) => take(accepted),
-            Err(error) => {
-                tracing::error!(listener = name, pod = %pod.spec.info.name, %error, "listener failed");
-                return;
+    let take = |accepted| match accepted {
+        Accepted::Taken(stream, peer) => match pod.admit() {
+            Ok(permit) => {
+                // Boxed: each future around it would hold room for it once more.
+                let work = Box::pin(serve(worker.clone(), stream, peer, permit));
+                pod.connections.spawn_local(name, work);
             }
-        }
-    }
-    // The kernel gave these to this listener already: closing it would reset them.
-    while let Some(Ok(waiting)) = mesh_net::accept(&listener).now_or_never() {
-        take(waiting);
+            Err(refusal) => {
+                let record = pod.node.metrics.connection(facts(peer));
+                record.end(refusal.reason, Some(refusal.detail));
+            }
+        },
+        Accepted::Refused(peer, why) => pod.refused_for_want(facts(peer), &why),
+    };
+    if let Err(error) = accept_until_drain(listener, &pod.drain, take).await {
+        tracing::error!(listener = name, pod = %pod.spec.info.name, %error, "listener failed");
     }
 }

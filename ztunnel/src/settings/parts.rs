@@ -29,6 +29,8 @@ pub(crate) struct Settings {
 pub(crate) enum PodSource {
     /// One file a pod.
     Folder(PathBuf),
+    /// The node agent, at its socket.
+    Agent(PathBuf),
     /// One workload, in the current network namespace.
     Dedicated(WorkloadInfo),
 }
@@ -38,6 +40,8 @@ pub(crate) enum PodSource {
 pub(crate) struct Proxy {
     /// Address the pods' listeners bind.
     pub(crate) bind: IpAddr,
+    /// Let another proxy of this user listen on the same ports of a pod, as during an upgrade.
+    pub(crate) port_reuse: bool,
     /// Mark on our own packets.
     pub(crate) mark: Option<u32>,
     /// Connect to applications from the client's address.

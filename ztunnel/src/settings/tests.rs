@@ -25,6 +25,23 @@ fn a_node_has_a_folder_and_the_known_defaults() {
 }
 
 #[test]
+fn the_pods_come_from_one_place() {
+    let source = |arguments: &[&str]| flags(arguments).check().map(|s| s.pods);
+    let agent = source(&["--inpod-uds", "/run/zds"]).unwrap();
+    assert!(matches!(agent, PodSource::Agent(path) if path == std::path::Path::new("/run/zds")));
+    let known = source(&["--kubernetes-host", "10.0.0.1"]).unwrap();
+    let default = std::path::Path::new("/var/run/ztunnel/ztunnel.sock");
+    assert!(matches!(known, PodSource::Agent(path) if path == default));
+    assert!(source(&["--inpod-uds", "/run/zds", "--pods", "/run/pods"]).is_err());
+    assert!(source(&[]).is_err());
+    let settings = flags(&["--inpod-uds", "/run/zds"]).check().unwrap();
+    assert_eq!(
+        (settings.proxy.mark, settings.proxy.port_reuse),
+        (Some(1337), true)
+    );
+}
+
+#[test]
 fn a_throw_away_root_must_be_asked_for_and_is_never_for_a_node() {
     let settings = flags(&DEDICATED).check().unwrap();
     assert!(matches!(

@@ -92,13 +92,8 @@ impl Origin {
         F: Fn(Incoming) -> Fut + 'static,
         Fut: Future<Output = ()> + 'static,
     {
-        let listener = mesh_net::listen(&ListenOptions {
-            address: "127.0.0.1:0".parse().unwrap(),
-            transparent: false,
-            mark: None,
-            netns: None,
-        })
-        .unwrap();
+        let any_port = ListenOptions::new("127.0.0.1:0".parse().unwrap());
+        let listener = mesh_net::listen(&any_port).unwrap();
         let origin = Self {
             address: listener.local_addr().unwrap(),
             connections: Rc::default(),

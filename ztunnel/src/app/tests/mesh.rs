@@ -8,7 +8,7 @@ use crate::{facts, inbound_plaintext, outbound};
 use clap::Parser;
 use mesh_net::ListenOptions;
 use mesh_proxy::Addresses;
-use mesh_runtime::{Drain, RunOptions, Scope, Workers};
+use mesh_runtime::{Drain, Readiness, RunOptions, Scope, Workers};
 use mesh_telemetry::RecordTap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -106,6 +106,7 @@ pub(super) struct Up {
     pub(super) node: Arc<Node>,
     pub(super) addresses: Addresses,
     pub(super) drain: Drain,
+    pub(super) readiness: Readiness,
     workers: Workers,
     thread: Option<JoinHandle<()>>,
 }
@@ -132,6 +133,7 @@ impl Up {
             node,
             addresses,
             drain: context.drain,
+            readiness: context.readiness,
             workers: context.workers,
             thread: Some(thread),
         }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// A workload as it is looked up: interop/xds-workload.md section 7.
+/// A workload as it is looked up: interop/xds-workload.md section 7. No part is empty or has a `/`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WorkloadInfo {
     /// Namespace.
