@@ -10,8 +10,8 @@ use crate::objects::{Objects, annotation};
 use k8s_openapi::api::core::v1::{Service as K8sService, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use mesh_model::{
-    Cidr, HealthPolicy, LoadBalancing, LoadBalancingMode, ObjectName, Resource, RoutingScope,
-    Service, ServiceName, ServicePort,
+    Cidr, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, ObjectName, Resource,
+    RoutingScope, Service, ServiceName, ServicePort,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -135,6 +135,7 @@ fn translate(
         .collect();
     service.ports = info.ports.iter().map(|p| p.port).collect();
     service.canonical = true;
+    service.ip_families = ip_families(spec);
     service.load_balancing = load_balancing(objects, name, object, spec);
     if !waypoints.is_waypoint(&name.namespace, &name.name) {
         let bound = waypoints.bound(Asking::Service, &object.metadata, &name.namespace);
@@ -156,6 +157,17 @@ fn vips(spec: &ServiceSpec) -> impl Iterator<Item = IpAddr> {
     }
     // `None` is how a headless service is written.
     texts.into_iter().filter_map(|t| t.parse().ok())
+}
+
+/// What tells the addresses of a headless service's endpoints from those its owner did not choose.
+fn ip_families(spec: &ServiceSpec) -> IpFamilies {
+    let families = spec.ip_families.iter().flatten().map(String::as_str);
+    match families.collect::<Vec<_>>().as_slice() {
+        ["IPv4"] => IpFamilies::V4Only,
+        ["IPv6"] => IpFamilies::V6Only,
+        [_, _] => IpFamilies::Dual,
+        _ => IpFamilies::Automatic,
+    }
 }
 
 fn ports(spec: &ServiceSpec) -> Vec<PortInfo> {

@@ -33,8 +33,8 @@ pub use route::{
     ValueMatch, ValueMatcher, WeightedBackend,
 };
 pub use service::{
-    AppProtocol, HealthPolicy, LoadBalancing, LoadBalancingMode, RoutingScope, Service,
-    ServicePort, WeightedWaypoint,
+    AppProtocol, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, RoutingScope, Service,
+    ServicePort, Visibility, WeightedWaypoint,
 };
 pub use snapshot::{PolicySet, Snapshot, SnapshotBuilder};
 pub use text::{Host, HostError, Regex, RegexError};

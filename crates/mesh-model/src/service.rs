@@ -85,6 +85,41 @@ pub struct LoadBalancing {
     pub health: HealthPolicy,
 }
 
+/// Which address families a service's owner chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum IpFamilies {
+    /// Not said: whatever its addresses are.
+    #[default]
+    Automatic,
+    /// IPv4 only.
+    V4Only,
+    /// IPv6 only.
+    V6Only,
+    /// Both.
+    Dual,
+}
+
+impl IpFamilies {
+    /// Whether an address of the service, or of an endpoint behind it, is of a family chosen.
+    pub const fn allows(self, address: &IpAddr) -> bool {
+        match self {
+            Self::Automatic | Self::Dual => true,
+            Self::V4Only => address.is_ipv4(),
+            Self::V6Only => address.is_ipv6(),
+        }
+    }
+}
+
+/// Who may know of a service, interop/xds-workload.md section 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Visibility {
+    /// Everyone.
+    #[default]
+    Public,
+    /// Clients of its own namespace; for all others it is not there.
+    Namespace,
+}
+
 /// A waypoint that takes a share of a service's connections.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WeightedWaypoint {
@@ -117,6 +152,10 @@ pub struct Service {
     pub canonical: bool,
     /// Ingress gateways also send through the waypoint.
     pub ingress_use_waypoint: bool,
+    /// The address families its owner chose.
+    pub ip_families: IpFamilies,
+    /// Who may know of it.
+    pub visibility: Visibility,
 }
 
 impl Service {
@@ -133,7 +172,14 @@ impl Service {
             load_balancing: LoadBalancing::default(),
             canonical: false,
             ingress_use_waypoint: false,
+            ip_families: IpFamilies::Automatic,
+            visibility: Visibility::Public,
         }
+    }
+
+    /// Whether clients of a namespace may know of it.
+    pub fn visible_to(&self, namespace: &str) -> bool {
+        self.visibility == Visibility::Public || *self.name.namespace == *namespace
     }
 
     /// The port with the given service-side number.

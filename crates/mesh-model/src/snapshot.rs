@@ -123,17 +123,42 @@ impl Snapshot {
         address: IpAddr,
         client_namespace: &str,
     ) -> Option<&Arc<Service>> {
+        self.service_among(network, address, client_namespace, |_| true)
+    }
+
+    /// As [`Snapshot::service_at`], among the services that the client may know of
+    /// ([`Service::visible_to`]). For who asks on behalf of the client; a waypoint, or the proxy of
+    /// an endpoint, asks on behalf of the service.
+    pub fn visible_service_at(
+        &self,
+        network: &str,
+        address: IpAddr,
+        client_namespace: &str,
+    ) -> Option<&Arc<Service>> {
+        let seen = |service: &Service| service.visible_to(client_namespace);
+        self.service_among(network, address, client_namespace, seen)
+    }
+
+    fn service_among(
+        &self,
+        network: &str,
+        address: IpAddr,
+        client_namespace: &str,
+        seen: impl Fn(&Service) -> bool,
+    ) -> Option<&Arc<Service>> {
         let address = address.to_canonical();
         let key = NetworkAddress {
             network: network.into(),
             address,
         };
-        if let Some(services) = self.services.by_vip.get(&key) {
-            return preferred(services, client_namespace);
+        let exact = self.services.by_vip.get(&key).into_iter().flatten();
+        if let Some(service) = preferred(exact.filter(|s| seen(s)), client_namespace) {
+            return Some(service);
         }
         self.services
             .ranges
             .iter()
+            .filter(|s| seen(s))
             .filter_map(|service| {
                 let hit =
                     |(n, c): &&(Arc<str>, crate::Cidr)| &**n == network && c.contains(address);
@@ -158,11 +183,16 @@ impl Snapshot {
         hostname: &str,
         client_namespace: &str,
     ) -> Option<&Arc<Service>> {
-        let services = self
-            .services
-            .by_hostname
-            .get(hostname.to_ascii_lowercase().as_str())?;
+        let services = self.services_of_hostname(&hostname.to_ascii_lowercase());
         preferred(services, client_namespace)
+    }
+
+    /// Every service of a host name, which must be in lower case, visible or not.
+    pub fn services_of_hostname(&self, hostname: &str) -> &[Arc<Service>] {
+        self.services
+            .by_hostname
+            .get(hostname)
+            .map_or(&[], Vec::as_slice)
     }
 
     /// The workloads behind a service, in order of key, healthy or not.
@@ -294,9 +324,12 @@ impl Snapshot {
     }
 }
 
-fn preferred<'a>(services: &'a [Arc<Service>], client_namespace: &str) -> Option<&'a Arc<Service>> {
+fn preferred<'a>(
+    services: impl IntoIterator<Item = &'a Arc<Service>>,
+    client_namespace: &str,
+) -> Option<&'a Arc<Service>> {
     services
-        .iter()
+        .into_iter()
         .max_by_key(|s| (&*s.name.namespace == client_namespace, s.canonical))
 }
 

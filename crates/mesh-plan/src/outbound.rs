@@ -28,7 +28,7 @@ pub fn outbound(
     let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
     let ip = destination.ip();
     let workload = snapshot.workload_at(&client.network, ip);
-    let service = snapshot.service_at(&client.network, ip, &client.namespace);
+    let service = snapshot.visible_service_at(&client.network, ip, &client.namespace);
     let at = match (workload, service) {
         (Some(workload), _) if workload.waypoint.is_some() => workload.waypoint.as_ref(),
         (_, Some(service)) => waypoint::of_service(service, dice),

@@ -42,7 +42,7 @@ fn service_at(
     destination: SocketAddr,
 ) -> Option<SidecarService> {
     let (network, ip) = (&client.network, destination.ip());
-    let service = snapshot.service_at(network, ip, &client.namespace)?;
+    let service = snapshot.visible_service_at(network, ip, &client.namespace)?;
     let workload_waypoint = snapshot
         .workload_at(network, ip)
         .is_some_and(|w| w.waypoint.is_some());

@@ -4,9 +4,9 @@ use super::DecodeError;
 use super::context::{Context, bytes_of};
 use mesh_model::{
     AppProtocol, ApplicationTunnel, Cidr, GatewayAddress, GatewayDestination, Health, HealthPolicy,
-    LoadBalancing, LoadBalancingMode, Locality, NetworkAddress, NetworkMode, ObjectName,
-    PORT_HBONE, Resource, RoutingScope, Service, ServiceName, ServicePort, TRUST_DOMAIN_DEFAULT,
-    TunnelProtocol, WeightedWaypoint, Workload, WorkloadUid,
+    IpFamilies, LoadBalancing, LoadBalancingMode, Locality, NetworkAddress, NetworkMode,
+    ObjectName, PORT_HBONE, Resource, RoutingScope, Service, ServiceName, ServicePort,
+    TRUST_DOMAIN_DEFAULT, TunnelProtocol, Visibility, WeightedWaypoint, Workload, WorkloadUid,
 };
 use mesh_proto::workload as wire;
 use std::collections::BTreeMap;
@@ -109,7 +109,13 @@ pub(super) fn of_service(s: &Service) -> wire::Address {
             .collect(),
         waypoint: s.waypoint.as_ref().map(gateway_of),
         load_balancing: (*lb != LoadBalancing::default()).then(|| load_balancing_of(lb)),
-        ip_families: 0,
+        ip_families: match s.ip_families {
+            IpFamilies::Automatic => wire::IpFamilies::Automatic,
+            IpFamilies::V4Only => wire::IpFamilies::Ipv4Only,
+            IpFamilies::V6Only => wire::IpFamilies::Ipv6Only,
+            IpFamilies::Dual => wire::IpFamilies::Dual,
+        }
+        .into(),
         extensions: Vec::new(),
         canonical: s.canonical,
         ingress_use_waypoint: s.ingress_use_waypoint,
@@ -121,7 +127,11 @@ pub(super) fn of_service(s: &Service) -> wire::Address {
                 weight: w.weight,
             })
             .collect(),
-        visibility: 0,
+        visibility: match s.visibility {
+            Visibility::Public => wire::Visibility::Public,
+            Visibility::Namespace => wire::Visibility::Namespace,
+        }
+        .into(),
     };
     wire::Address {
         r#type: Some(Type::Service(message)),
@@ -329,9 +339,8 @@ fn ports(
 fn service(cx: &Context<'_>, s: wire::Service) -> Result<Service, DecodeError> {
     cx.key_part("namespace", &s.namespace)?;
     cx.key_part("hostname", &s.hostname)?;
-    // Read only to refuse values that a newer control plane may give a meaning we do not know.
-    cx.known::<wire::IpFamilies>("ip_families", s.ip_families)?;
-    cx.known::<wire::Visibility>("visibility", s.visibility)?;
+    let ip_families = cx.known::<wire::IpFamilies>("ip_families", s.ip_families)?;
+    let visibility = cx.known::<wire::Visibility>("visibility", s.visibility)?;
     let vips = s.addresses.iter().enumerate();
     Ok(Service {
         name: ServiceName::new(s.namespace, &s.hostname),
@@ -354,6 +363,16 @@ fn service(cx: &Context<'_>, s: wire::Service) -> Result<Service, DecodeError> {
         load_balancing: load_balancing(cx, s.load_balancing)?,
         canonical: s.canonical,
         ingress_use_waypoint: s.ingress_use_waypoint,
+        ip_families: match ip_families {
+            wire::IpFamilies::Automatic => IpFamilies::Automatic,
+            wire::IpFamilies::Ipv4Only => IpFamilies::V4Only,
+            wire::IpFamilies::Ipv6Only => IpFamilies::V6Only,
+            wire::IpFamilies::Dual => IpFamilies::Dual,
+        },
+        visibility: match visibility {
+            wire::Visibility::Public => Visibility::Public,
+            wire::Visibility::Namespace => Visibility::Namespace,
+        },
     })
 }
 

@@ -2,10 +2,10 @@
 
 use mesh_model::{
     Action, ApplicationTunnel, AuthorizationPolicy, Cidr, GatewayAddress, GatewayDestination,
-    Health, HealthPolicy, LoadBalancing, LoadBalancingMode, Locality, NetworkAddress, NetworkMode,
-    ObjectName, PORT_HBONE, PolicyClause, PolicyMatch, PolicyRule, PolicyScope, Resource,
-    RoutingScope, Service, ServiceAccountMatch, ServiceName, ServicePort, StringMatch,
-    TunnelProtocol, Workload, WorkloadUid,
+    Health, HealthPolicy, IpFamilies, LoadBalancing, LoadBalancingMode, Locality, NetworkAddress,
+    NetworkMode, ObjectName, PORT_HBONE, PolicyClause, PolicyMatch, PolicyRule, PolicyScope,
+    Resource, RoutingScope, Service, ServiceAccountMatch, ServiceName, ServicePort, StringMatch,
+    TunnelProtocol, Visibility, Workload, WorkloadUid,
 };
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -173,6 +173,21 @@ struct YamlService {
     canonical: bool,
     #[serde(default)]
     ingress_use_waypoint: bool,
+    ip_families: Option<YamlIpFamilies>,
+    visibility: Option<YamlVisibility>,
+}
+
+#[derive(Deserialize)]
+enum YamlIpFamilies {
+    Dual,
+    IPv4,
+    IPv6,
+}
+
+#[derive(Deserialize)]
+enum YamlVisibility {
+    Public,
+    Namespace,
 }
 
 #[derive(Deserialize)]
@@ -392,6 +407,15 @@ fn service(y: YamlService) -> Result<Service, String> {
     s.waypoint = gateway("waypoint", y.waypoint)?;
     s.canonical = y.canonical;
     s.ingress_use_waypoint = y.ingress_use_waypoint;
+    s.ip_families = match y.ip_families {
+        None => IpFamilies::Automatic,
+        Some(YamlIpFamilies::Dual) => IpFamilies::Dual,
+        Some(YamlIpFamilies::IPv4) => IpFamilies::V4Only,
+        Some(YamlIpFamilies::IPv6) => IpFamilies::V6Only,
+    };
+    if let Some(YamlVisibility::Namespace) = y.visibility {
+        s.visibility = Visibility::Namespace;
+    }
     if let Some(lb) = y.load_balancer {
         s.load_balancing = load_balancing(&lb);
     }

@@ -73,6 +73,17 @@ fn the_form_is_read() {
 }
 
 #[test]
+fn a_services_families_and_visibility_are_read() {
+    let text =
+        "services: [{name: a, namespace: n, hostname: h, ipFamilies: IPv4, visibility: Namespace}]";
+    let Resource::Service(s) = &schema::parse(text).unwrap()[0] else {
+        panic!("no service");
+    };
+    assert_eq!(s.ip_families, mesh_model::IpFamilies::V4Only);
+    assert!(s.visible_to("n") && !s.visible_to("m"));
+}
+
+#[test]
 fn mistakes_are_named() {
     let with = |from: &str, to: &str| {
         assert!(FILE.contains(from), "{from}");

@@ -53,6 +53,30 @@ fn the_clients_namespace_wins_then_the_canonical_service() {
 }
 
 #[test]
+fn a_service_of_its_namespace_alone_is_not_there_for_others() {
+    let mut own = Service::clone(&service(0, true));
+    own.visibility = crate::Visibility::Namespace;
+    let vip = IpAddr::from([10, 96, 0, 1]);
+    let mut range = Service::new(ServiceName::new("other", "range.example"), "range");
+    range.vips = vec![("".into(), "10.96.0.0/16".parse().unwrap())];
+    let mut b = SnapshotBuilder::new();
+    b.upsert(Resource::Service(Arc::new(own)));
+    b.upsert(Resource::Service(Arc::new(range)));
+    let s = b.snapshot();
+    let seen = |from| s.visible_service_at("", vip, from).map(|s| s.name.clone());
+    assert_eq!(seen("demo"), Some(service_name(0)));
+    // What is hidden does not hide the range around it.
+    assert_eq!(
+        seen("third"),
+        Some(ServiceName::new("other", "range.example"))
+    );
+    assert_eq!(
+        s.service_at("", vip, "third").unwrap().name,
+        service_name(0)
+    );
+}
+
+#[test]
 fn a_missing_policy_is_named() {
     let mut w = Workload::new("u", "demo", "p");
     let name = ObjectName::new("demo", "gone");

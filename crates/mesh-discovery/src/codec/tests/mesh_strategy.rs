@@ -2,10 +2,11 @@
 
 use mesh_model::{
     Action, AppProtocol, ApplicationTunnel, AuthorizationPolicy, Cidr, GatewayAddress,
-    GatewayDestination, HeaderCondition, Health, HealthPolicy, LoadBalancing, LoadBalancingMode,
-    Locality, NetworkAddress, NetworkMode, ObjectName, PolicyClause, PolicyMatch, PolicyRule,
-    PolicyScope, PolicyTarget, RoutingScope, Service, ServiceAccountMatch, ServiceName,
-    ServicePort, SpiffeId, StringMatch, TunnelProtocol, WeightedWaypoint, Workload,
+    GatewayDestination, HeaderCondition, Health, HealthPolicy, IpFamilies, LoadBalancing,
+    LoadBalancingMode, Locality, NetworkAddress, NetworkMode, ObjectName, PolicyClause,
+    PolicyMatch, PolicyRule, PolicyScope, PolicyTarget, RoutingScope, Service, ServiceAccountMatch,
+    ServiceName, ServicePort, SpiffeId, StringMatch, TunnelProtocol, Visibility, WeightedWaypoint,
+    Workload,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -132,6 +133,10 @@ prop_compose! {
             LoadBalancingMode::Failover, LoadBalancingMode::Passthrough,
         ]),
         flags in any::<[bool; 3]>(),
+        ip_families in select(vec![
+            IpFamilies::Automatic, IpFamilies::V4Only, IpFamilies::V6Only, IpFamilies::Dual,
+        ]),
+        visibility in select(vec![Visibility::Public, Visibility::Namespace]),
     ) -> Service {
         let mut s = Service::new(name, &short_name);
         s.vips = vips;
@@ -146,6 +151,8 @@ prop_compose! {
         s.load_balancing = LoadBalancing { preferences, mode, health };
         s.canonical = flags[1];
         s.ingress_use_waypoint = flags[2];
+        s.ip_families = ip_families;
+        s.visibility = visibility;
         s
     }
 }
