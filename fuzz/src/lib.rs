@@ -8,6 +8,7 @@
 mod addresses;
 mod configuration;
 mod decisions;
+mod dns;
 mod fields;
 mod http2;
 mod input;
@@ -62,6 +63,7 @@ use l7::headers;
 pub use addresses::{authority, cidr};
 pub use configuration::{configuration, local_file};
 pub use decisions::{authorize, plan};
+pub use dns::dns;
 pub use fields::{hbone_headers, trace_context};
 pub use http2::{hpack, http2, http2_pair};
 pub use names::{names, regex};
@@ -91,6 +93,7 @@ pub const TARGETS: &[Target] = &[
     target("configuration", configuration, 5000),
     target("csr", csr, 2500),
     target("detect", detect, 12000),
+    target("dns", dns, 9000),
     target("hbone_headers", hbone_headers, 12000),
     target("hpack", hpack, 12000),
     target("http2", http2, 9000),

@@ -369,6 +369,13 @@ impl SnapshotBuilder {
         Self::default()
     }
 
+    /// A state to begin with; it is not changed.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        Self {
+            state: snapshot.clone(),
+        }
+    }
+
     /// The state as it stands.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::new(self.state.clone())

@@ -14,6 +14,7 @@ mod prefixed;
 mod pump;
 mod seqpacket;
 mod sni;
+mod udp;
 
 pub use addresses::is_interface_address;
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, ConnectError, ConnectOptions, connect};
@@ -28,3 +29,4 @@ pub use prefixed::Prefixed;
 pub use pump::{Counters, PUMP_BUFFER_BYTES, PumpEnd, Side, pump};
 pub use seqpacket::{Datagram, DatagramError, SeqPacket, SeqPacketListener};
 pub use sni::{ClientHello, peek_server_name, server_name};
+pub use udp::{bind_udp, connect_udp};

@@ -21,7 +21,7 @@ pub use facts::{
 };
 pub use live::LiveConnection;
 pub use logging::{LogFormat, LogHandle, LoggingError, init_logging, init_logging_to};
-pub use metrics::{Counter, Gauge, LabelledCounter, Metrics};
+pub use metrics::{Counter, DnsMetrics, DnsQuestion, Gauge, LabelledCounter, Metrics};
 pub use request::RequestRecord;
 pub use trace_context::{TraceContext, TraceContextError};
 pub use tracer::{Span, SpanKind, Tracer, TracerError, TracerSettings};

@@ -1,11 +1,13 @@
 //! The metric families and the registry that shows them.
 
 mod custom;
+mod dns;
 mod labels;
 mod process;
 mod traffic;
 
 pub use custom::{Counter, Gauge, LabelledCounter};
+pub use dns::{DnsMetrics, DnsQuestion};
 pub(crate) use traffic::ConnectionHandles;
 
 use crate::access::{RecordTap, Tap};

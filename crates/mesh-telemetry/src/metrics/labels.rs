@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// What a missing value is written as.
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct WorkloadLabels {
