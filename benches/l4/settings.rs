@@ -37,7 +37,7 @@ pub(crate) struct Settings {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=50))]
     pub(crate) rounds: u16,
     /// Length of one sample, after a warm-up of a quarter of it.
-    #[arg(long, default_value = "2", value_parser = seconds)]
+    #[arg(long, default_value = "1.5", value_parser = seconds)]
     pub(crate) seconds: Duration,
     /// Worker threads of every proxy.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
