@@ -21,6 +21,7 @@ pub fn authorize(data: &[u8]) {
     let set = PolicySet {
         missing: input.list(2, |_| ObjectName::new("demo", "missing")),
         policies: input.list(5, |i| Arc::new(policy(i))),
+        ..PolicySet::default()
     };
     let identity = SpiffeId::new(&word(&mut input), &word(&mut input), &word(&mut input)).ok();
     let connection = Connection {
@@ -97,6 +98,7 @@ fn policy(input: &mut Input<'_>) -> AuthorizationPolicy {
         },
         dry_run: flags & 0x30 == 0x30,
         invalid: (flags & 0xc0 == 0xc0).then(|| "broken".into()),
+        http_dropped: flags & 0x0c == 0x0c,
         targets: Vec::new(),
         rules: input.list(4, |i| PolicyRule {
             clauses: i.list(3, |i| PolicyClause {

@@ -42,7 +42,14 @@ pub(crate) fn start(
         context.readiness.gate("certificate"),
         context.readiness.gate("listeners"),
     );
-    let discovery = mesh_discovery::start(settings.source, &context.scope, configuration.clone());
+    let metrics = Metrics::new("ingress-gateway");
+    let discovery = mesh_discovery::start_proxy(
+        settings.source,
+        settings.process.policy_compatibility,
+        &metrics,
+        &context.scope,
+        configuration.clone(),
+    );
     let identities = Identities::start(settings.certificates, &context.scope);
     let certificate = identities.watch(&settings.edge.identity);
     let watching = follow_certificate(certificate.clone(), certificate_gate);
@@ -55,7 +62,7 @@ pub(crate) fn start(
         snapshots: discovery.snapshots.clone(),
         table,
         certificate,
-        metrics: Metrics::new("ingress-gateway"),
+        metrics,
         tracer,
         drain: context.drain.clone(),
         scope: context.scope.clone(),

@@ -278,6 +278,7 @@ impl Flags {
                 node: String::new(),
                 cluster: self.cluster_id.clone(),
                 network: String::new(),
+                metadata: std::collections::BTreeMap::new(),
             },
             kinds: vec![codec::TYPE_ADDRESS],
         })

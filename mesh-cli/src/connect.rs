@@ -79,5 +79,6 @@ fn node(control_plane: &ControlPlane) -> NodeInfo {
         node: String::new(),
         cluster: "Kubernetes".into(),
         network: String::new(),
+        metadata: std::collections::BTreeMap::new(),
     }
 }

@@ -126,6 +126,7 @@ fn most_lenient(set: &PolicySet) -> PolicySet {
     PolicySet {
         policies: policies.collect(),
         missing: set.missing.clone(),
+        compatibility: set.compatibility,
     }
 }
 
@@ -195,8 +196,9 @@ mod tests {
                 dry_run: false,
                 targets: Vec::new(),
                 invalid: None,
+                http_dropped: false,
             })],
-            missing: Vec::new(),
+            ..PolicySet::default()
         }
     }
 
@@ -256,8 +258,8 @@ mod tests {
             policy(Action::Allow, vec![PolicyMatch::default()]),
             policy(Action::Deny, vec![path(), from("web")]),
             PolicySet {
-                policies: Vec::new(),
                 missing: vec![ObjectName::new("demo", "gone")],
+                ..PolicySet::default()
             },
         ] {
             assert!(!allowed(&set, Kind::Any), "{set:?}");

@@ -41,7 +41,14 @@ pub(crate) async fn start(
     let xds = context.readiness.gate("discovery");
     let certified = context.readiness.gate("certificate");
     let listening = context.readiness.gate("listeners");
-    let discovery = mesh_discovery::start(settings.source, &context.scope, xds);
+    let metrics = Metrics::new(settings.proxy.role.as_str());
+    let discovery = mesh_discovery::start_proxy(
+        settings.source,
+        settings.process.policy_compatibility,
+        &metrics,
+        &context.scope,
+        xds,
+    );
     let (known, local) = watch::channel(None);
     let follow = local::follow(
         settings.proxy.info.clone(),
@@ -53,7 +60,7 @@ pub(crate) async fn start(
         snapshots: discovery.snapshots,
         local,
         identities: Identities::start(settings.certificates, &context.scope),
-        metrics: Metrics::new(settings.proxy.role.as_str()),
+        metrics,
         tracer,
     };
     let node = Arc::new(Node::new(settings.proxy, parts, context));

@@ -4,7 +4,7 @@ use crate::admin;
 use crate::local::Locals;
 use crate::node::Node;
 use crate::pods::{self, PodNetns, PodSpec, Pods};
-use crate::settings::{PodSource, Settings};
+use crate::settings::{self, PodSource, Settings};
 use anyhow::Context as _;
 use mesh_identity::{CertificateSource, Identities};
 use mesh_proxy::admin::Pages;
@@ -30,6 +30,10 @@ pub(crate) async fn start(
     logging: Option<Arc<LogHandle>>,
 ) -> anyhow::Result<(Arc<Node>, Addresses)> {
     tracing::info!(?settings, "starting");
+    let idle = settings::without_effect();
+    if !idle.is_empty() {
+        tracing::warn!(names = idle.join(", "), "variables taken without effect");
+    }
     let shown = format!("{settings:#?}");
     if matches!(settings.certificates, CertificateSource::SelfSigned) {
         tracing::warn!("FAKE_CA: certificates of a throw-away root protect nothing");
@@ -39,7 +43,13 @@ pub(crate) async fn start(
         context.readiness.gate("discovery"),
         context.readiness.gate("pods"),
     );
-    let discovery = mesh_discovery::start(settings.source, &context.scope, discovery_gate);
+    let discovery = mesh_discovery::start_proxy(
+        settings.source,
+        settings.process.policy_compatibility,
+        &metrics,
+        &context.scope,
+        discovery_gate,
+    );
     let identities = Identities::start(settings.certificates, &context.scope);
     let node = Arc::new(Node::new(
         settings.proxy,

@@ -1,8 +1,9 @@
 //! The way to the local application: who may, for how long, and from which address.
 
 use crate::local::LocalReceiver;
+use crate::node::Node;
 use crate::pods::Pod;
-use mesh_authz::{Connection, Decision, authorize};
+use mesh_authz::{Connection, Decision, Gap, authorize};
 use mesh_l4::DialError;
 use mesh_model::{PolicySet, Reason, SpiffeId};
 use mesh_net::{ConnectError, ConnectOptions};
@@ -43,18 +44,47 @@ impl Admission {
         &self,
         policies: &PolicySet,
         record: &mut ConnectionRecord,
+        node: &Node,
     ) -> Result<(), Refusal> {
         let decision = self.decide(policies);
         if let Some(policy) = &decision.policy {
             record.set_policy(policy);
         }
-        for policy in &decision.dry_run {
-            tracing::info!(%policy, source = %self.source_ip, destination = %self.destination, "a policy in dry run would deny");
-        }
+        self.tell(&decision, node);
         if decision.allowed {
             return Ok(());
         }
         Err(Refusal::new(decision.reason, decision.detail))
+    }
+
+    /// Counts and logs what an operator should know of a decision.
+    fn tell(&self, decision: &Decision, node: &Node) {
+        let (source, destination) = (self.source_ip, self.destination);
+        let counts = &node.counts.policies;
+        if !decision.dry_run.is_empty() {
+            counts.dry_run.inc();
+        }
+        for policy in &decision.dry_run {
+            tracing::info!(%policy, %source, %destination, "a policy in dry run would deny");
+        }
+        for Gap { policy, cause } in &decision.gaps {
+            let (cause, allowed) = (cause.as_str(), decision.allowed);
+            if allowed {
+                counts.passed_over.with(cause).inc();
+            } else if decision.reason == Reason::PolicyUnavailable {
+                counts.unavailable.with(cause).inc();
+            }
+            tracing::warn!(%policy, cause, allowed, %source, %destination, "a policy could not be evaluated as written");
+        }
+        let Some(policy) = &decision.policy else {
+            return;
+        };
+        let (allowed, rule) = (decision.allowed, decision.rule);
+        if node.proxy.policy_info_logging {
+            tracing::info!(%policy, ?rule, allowed, %source, %destination, "policy decided");
+        } else {
+            tracing::debug!(%policy, ?rule, allowed, %source, %destination, "policy decided");
+        }
     }
 
     /// Returns when a change of the workload or its policies denies the connection. A workload the

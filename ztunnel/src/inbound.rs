@@ -12,11 +12,11 @@ use crate::limits::Permit;
 use crate::pods::{Worker, accept_each};
 use crate::{facts, local};
 use http::HeaderMap;
-use mesh_hbone::{Forwarded, Incoming};
+use mesh_hbone::{Baggage, Forwarded, Incoming};
 use mesh_l4::run_session;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::{Authority, Refusal};
-use mesh_telemetry::{ConnectionRecord, Party, Security};
+use mesh_telemetry::{ConnectionRecord, Party, Security, Transport};
 use mesh_tls::Session;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -107,6 +107,8 @@ async fn handshake(
 struct Asked {
     authority: String,
     service_host: Option<String>,
+    /// Who the client says it is; shown where nothing better is known.
+    baggage: Option<Baggage>,
 }
 
 impl Asked {
@@ -115,6 +117,7 @@ impl Asked {
         Self {
             authority: incoming.authority().to_owned(),
             service_host: forwarded.and_then(|f| f.host),
+            baggage: incoming.headers().get("baggage").map(Baggage::parse),
         }
     }
 }
@@ -127,6 +130,7 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     let mut facts = facts::inbound(tunnel.peer, Some(at));
     facts.hbone_address = Some(asked.authority.clone());
     facts.security = Security::MutualTls;
+    facts.transport = Transport::Hbone;
     facts.source.identity = Some(tunnel.identity.clone());
     let mut record = pod.node.metrics.connection(facts);
 
@@ -204,7 +208,11 @@ async fn open(
     let destination = mesh_plan::inbound(&snapshot, workload, tunnel.local_ip, &authority)?;
     let network = &node.proxy.network;
     let source = facts::peer(&snapshot, network, tunnel.peer, Some(&tunnel.identity));
-    record.set_source(source);
+    let baggage = asked
+        .baggage
+        .as_ref()
+        .filter(|_| node.proxy.response_baggage);
+    record.set_source(facts::told(source, baggage));
     let host = asked.service_host.as_deref();
     let service = facts::service_asked(&snapshot, workload, host, destination.port());
     record.set_service(service);
@@ -216,7 +224,7 @@ async fn open(
         destination,
         local,
     };
-    admission.check(&known.policies, record)?;
+    admission.check(&known.policies, record, node)?;
 
     // 4. The application.
     let target = app_tunnel::target(workload, destination);

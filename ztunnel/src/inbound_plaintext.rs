@@ -78,7 +78,8 @@ async fn open(
     record.set_source(facts::peer(&snapshot, network, peer, None));
     record.set_destination(Party {
         workload: Some(workload.clone()),
-        identity: None,
+        // Whom the client reaches, though nothing proves it to the client.
+        identity: workload.identity(),
         address: Some(destination),
     });
     let service = facts::service_asked(&snapshot, workload, None, destination.port());
@@ -94,7 +95,7 @@ async fn open(
         destination,
         local,
     };
-    admission.check(&known.policies, record)?;
+    admission.check(&known.policies, record, &pod.node)?;
 
     // 4. The application.
     let app = application::connect(pod, destination, peer.ip()).await?;

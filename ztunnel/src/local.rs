@@ -67,6 +67,13 @@ impl Locals {
         receiver
     }
 
+    /// The workloads looked up, and whether each is known.
+    pub(crate) fn list(&self) -> Vec<(WorkloadInfo, bool)> {
+        let known =
+            |(info, sender): (&WorkloadInfo, &Sender)| (info.clone(), sender.borrow().is_some());
+        self.senders().iter().map(known).collect()
+    }
+
     /// Follows the snapshots until the task is ended.
     pub(crate) async fn follow(self: Arc<Self>, mut snapshots: SnapshotReceiver) {
         loop {
@@ -97,8 +104,7 @@ impl Locals {
 
     fn index<'a>(&self, snapshot: &'a Snapshot) -> Index<'a> {
         snapshot
-            .workloads()
-            .filter(|w| self.node_name.is_empty() || w.node == self.node_name)
+            .workloads_on(&self.node_name)
             .map(|w| ((&*w.namespace, &*w.name, &*w.service_account), w))
             .collect()
     }

@@ -43,6 +43,8 @@ pub(crate) struct Counts {
     pub(crate) refused: LabelledCounter,
     /// Connections to applications that could not come from the client's address.
     pub(crate) source_not_kept: Counter,
+    /// What authorization meets.
+    pub(crate) policies: PolicyCounts,
     /// Pods running.
     pub(crate) pods_active: Gauge,
     /// Pods that could not be started yet.
@@ -65,6 +67,7 @@ impl Counts {
                 "ztunnel_source_address_not_kept",
                 "Connections to applications made from the pod's own address for want of a privilege",
             ),
+            policies: PolicyCounts::new(metrics),
             pods_active: metrics.gauge(
                 "workload_manager_active_proxy_count",
                 "Pods whose connections are carried",
@@ -75,6 +78,38 @@ impl Counts {
             ),
             pods_started: metrics.counter("workload_manager_proxies_started", "Pods started"),
             pods_stopped: metrics.counter("workload_manager_proxies_stopped", "Pods stopped"),
+        }
+    }
+}
+
+/// What authorization meets that an operator should know of (docs/policy.md).
+#[derive(Debug)]
+pub(crate) struct PolicyCounts {
+    /// Connections denied because of a policy that could not be evaluated, by cause.
+    pub(crate) unavailable: LabelledCounter,
+    /// Connections let in past a policy that could not be evaluated as written, by cause.
+    pub(crate) passed_over: LabelledCounter,
+    /// Connections that a policy in dry run would deny.
+    pub(crate) dry_run: Counter,
+}
+
+impl PolicyCounts {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            unavailable: metrics.labelled_counter(
+                "strata_policy_unavailable",
+                "Connections denied because a policy that applies could not be evaluated",
+                "cause",
+            ),
+            passed_over: metrics.labelled_counter(
+                "strata_policy_passed_over",
+                "Connections let in although a policy that applies could not be evaluated as written",
+                "cause",
+            ),
+            dry_run: metrics.counter(
+                "strata_policy_dry_run_denied",
+                "Connections that a policy in dry run would deny",
+            ),
         }
     }
 }

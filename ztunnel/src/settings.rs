@@ -1,6 +1,7 @@
 //! Flags and environment: the only reader of both. All mistakes are reported at once.
 
 mod parts;
+mod proxy_config;
 
 pub(crate) use parts::{Limits, PodSource, Proxy, Settings};
 
@@ -8,7 +9,10 @@ use clap::Parser;
 use mesh_hbone::{KeepAlive, PoolSettings, ServerSettings, Windows};
 use mesh_identity::CertificateSource;
 use mesh_model::{PACKET_MARK, SpiffeId};
-use mesh_proxy::settings::{ControlFlags, Mistakes, PlaceFlags, ProcessFlags, duration};
+use mesh_proxy::settings::{
+    ControlFlags, Mistakes, PlaceFlags, ProcessFlags, XDS_ADDRESS_DEFAULT, duration,
+};
+use proxy_config::ProxyConfig;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +74,10 @@ pub(crate) struct Flags {
     #[arg(long, env = "SERVICE_ACCOUNT", default_value = "ztunnel")]
     service_account: String,
 
+    /// Istio's ProxyConfig, as YAML: its discoveryAddress, proxyAdminPort, statsPort, concurrency and
+    /// proxyMetadata count where no variable of their own says otherwise.
+    #[arg(long, env = "PROXY_CONFIG", value_name = "YAML", default_value = "")]
+    proxy_config: String,
     #[command(flatten)]
     process: ProcessFlags,
     /// Worker threads for connections.
@@ -124,13 +132,32 @@ pub(crate) struct Flags {
     frame_bytes_max: u32,
 }
 
+/// Variables of Istio's ztunnel that are taken and have no effect here, each with the reason.
+const WITHOUT_EFFECT: [(&str, &str); 5] = [
+    ("XDS_ON_DEMAND", "everything is subscribed to"),
+    ("LOCAL_XDS", "give a file in LOCAL_XDS_PATH"),
+    ("ENABLE_PROXY", "there is nothing else to enable"),
+    ("UNSTABLE_ENABLE_SOCKS5", "there is no SOCKS proxy"),
+    ("ZTUNNEL_CPU_LIMIT", "give ZTUNNEL_WORKER_THREADS"),
+];
+
+/// What is set in the environment and has no effect, to be said at the start (docs/ztunnel.md).
+pub(crate) fn without_effect() -> Vec<String> {
+    let set =
+        |(name, why): &(&str, &str)| std::env::var_os(name).map(|_| format!("{name} ({why})"));
+    WITHOUT_EFFECT.iter().filter_map(set).collect()
+}
+
 impl Flags {
     /// Turns what was given into what is used.
     ///
     /// # Errors
     /// Every mistake found, one a line.
-    pub(crate) fn check(self) -> anyhow::Result<Settings> {
+    pub(crate) fn check(mut self) -> anyhow::Result<Settings> {
         let mut mistakes = Mistakes::default();
+        let config = mistakes.value("PROXY_CONFIG", proxy_config::parse(&self.proxy_config));
+        let config = config.unwrap_or_default();
+        self.take(&config);
         let pods = self.pod_source(&mut mistakes);
         let certificates = self.certificates(&mut mistakes);
         let trust_domain = &self.place.trust_domain;
@@ -144,7 +171,7 @@ impl Flags {
             return Err(mistakes.into_error().into());
         };
         Ok(Settings {
-            source: self.source(),
+            source: self.source(&config),
             proxy: self.proxy(&pods, windows),
             limits: Limits {
                 pod_connections_max: self.pod_connections_max,
@@ -227,19 +254,52 @@ impl Flags {
         }
     }
 
-    fn source(&self) -> mesh_discovery::Source {
+    /// Takes what the configuration says and no flag or variable does.
+    fn take(&mut self, config: &ProxyConfig) {
+        // A value that is the default leaves room, also where someone wrote the default down.
+        if let Some(address) = &config.discovery_address
+            && self.control.xds_address == XDS_ADDRESS_DEFAULT
+        {
+            self.control.xds_address = if address.contains("://") {
+                address.clone()
+            } else {
+                format!("https://{address}")
+            };
+        }
+        for (port, default, address) in [
+            (
+                config.proxy_admin_port,
+                15000,
+                &mut self.process.admin_address,
+            ),
+            (config.stats_port, 15020, &mut self.process.metrics_address),
+        ] {
+            if let Some(port) = port
+                && address.port() == default
+            {
+                address.set_port(port);
+            }
+        }
+        self.worker_threads = self.worker_threads.or(config.concurrency);
+    }
+
+    fn source(&self, config: &ProxyConfig) -> mesh_discovery::Source {
         if let Some(path) = &self.local_xds {
             return mesh_discovery::Source::LocalFile(path.clone());
         }
         let (namespace, pod) = (&self.pod_namespace, &self.pod_name);
+        let mut node = self.place.node_info(
+            mesh_discovery::Role::Ztunnel,
+            namespace,
+            pod,
+            &self.service_account,
+        );
+        for (name, value) in config.metadata() {
+            node.metadata.entry(name).or_insert(value);
+        }
         mesh_discovery::Source::Xds {
             channel: self.control.control_plane(self.place.cluster(), None),
-            node: self.place.node_info(
-                mesh_discovery::Role::Ztunnel,
-                namespace,
-                pod,
-                &self.service_account,
-            ),
+            node,
             kinds: mesh_discovery::codec::TYPES_L4.to_vec(),
         }
     }
@@ -261,6 +321,7 @@ impl Flags {
             mark,
             original_source: self.original_source,
             response_baggage: self.response_baggage,
+            policy_info_logging: self.process.policy.policy_info_logging,
             node_name: self.place.node_name.as_str().into(),
             network: self.place.network.as_str().into(),
             trust_domain: self.place.trust_domain.as_str().into(),

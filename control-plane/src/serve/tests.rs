@@ -131,6 +131,7 @@ impl World {
                 node: String::new(),
                 cluster: String::new(),
                 network: String::new(),
+                metadata: std::collections::BTreeMap::new(),
             },
             kinds: codec::TYPES_ALL.to_vec(),
         };

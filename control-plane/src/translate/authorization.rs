@@ -130,6 +130,7 @@ impl Made {
             dry_run: annotation(&object.metadata, ANNOTATION_DRY_RUN) == Some("true"),
             targets,
             invalid: None,
+            http_dropped: false,
         };
         Self {
             written,
@@ -154,12 +155,18 @@ impl Made {
         if self.written.rules.iter().any(policy_rules::has_http) {
             let effect = match action {
                 Action::Allow => "rules with HTTP conditions allow nothing there",
-                Action::Deny => "HTTP conditions are passed over there",
+                Action::Deny => {
+                    "HTTP conditions are passed over there, and a rule that has no others denies \
+                     nothing"
+                }
             };
             let message = format!("for proxies that see no HTTP: {effect}; use targetRefs");
             not_enforced(name, message, out);
         }
-        self.fitted(|rule, unsupported| policy_rules::l4(rule, action, unsupported))
+        let mut l4 = self.fitted(|rule, unsupported| policy_rules::l4(rule, action, unsupported));
+        // A ztunnel of ours counts and shows what such a policy lets through.
+        l4.http_dropped = action == Action::Deny && l4.rules != self.written.rules;
+        l4
     }
 
     /// As far as a proxy that sees HTTP can check it.

@@ -224,6 +224,7 @@ fn put(name: ObjectName, rules: Vec<PolicyRule>, out: &mut Output) {
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     });
     out.put(Resource::Policy(policy.clone()));
     out.put(Resource::HttpPolicy(policy));

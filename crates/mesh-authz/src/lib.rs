@@ -1,12 +1,15 @@
 //! Pure authorization: facts and policies to a decision and the rule that made it.
 //!
 //! Semantics: interop/authz.md sections 1 and 3, with one deliberate difference: what Istio leaves
-//! open (a policy that is referenced and not received, or could not be read) is closed here.
+//! open (a policy that is referenced and not received, or could not be read) is closed here, unless
+//! the policies come with [`PolicyCompatibility::Istio`].
 
 mod matching;
 
 use matching::Facts;
-use mesh_model::{Action, AuthorizationPolicy, ObjectName, PolicySet, Reason, SpiffeId};
+use mesh_model::{
+    Action, AuthorizationPolicy, ObjectName, PolicyCompatibility, PolicySet, Reason, SpiffeId,
+};
 use std::net::{IpAddr, SocketAddr};
 
 /// What is known of every connection.
@@ -49,9 +52,44 @@ pub struct Decision {
     pub detail: String,
     /// Policies in dry run that would have denied, were they enforced.
     pub dry_run: Vec<ObjectName>,
+    /// Enforced policies that apply and were not evaluated as they were written. When the answer is
+    /// yes, they let through; to be counted and shown.
+    pub gaps: Vec<Gap>,
 }
 
-/// Decides: a DENY that matches, then what is missing or unreadable (both deny), then ALLOW.
+/// A policy that applies and was not evaluated as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The policy.
+    pub policy: ObjectName,
+    /// What is wrong with it.
+    pub cause: GapCause,
+}
+
+/// Why a policy was not evaluated as it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GapCause {
+    /// A workload lists it and it has not been received.
+    Missing,
+    /// It could not be read.
+    Unreadable,
+    /// A DENY whose HTTP conditions do not reach this proxy, and that matched nothing without them.
+    HttpDropped,
+}
+
+impl GapCause {
+    /// The code in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Unreadable => "unreadable",
+            Self::HttpDropped => "http_dropped",
+        }
+    }
+}
+
+/// Decides: a DENY that matches, then what is missing or unreadable (both deny, unless
+/// [`PolicyCompatibility::Istio`] passes them over), then ALLOW.
 ///
 /// Without a request, HTTP conditions of an ALLOW never match and those of a DENY always do, so a
 /// DENY on HTTP fields should name a port (interop/authz.md section 1).
@@ -63,13 +101,37 @@ pub fn authorize(
     let facts = Facts::new(connection, request);
     let mut decision = enforced(policies, &facts);
     decision.dry_run = dry_run(policies, &facts);
+    decision.gaps = gaps(policies, &facts);
     decision
+}
+
+/// Whether a policy is evaluated by its rules, rather than standing for a refusal.
+fn has_rules(set: &PolicySet, policy: &AuthorizationPolicy) -> bool {
+    policy.invalid.is_none() || set.compatibility == PolicyCompatibility::Istio
+}
+
+fn gaps(set: &PolicySet, facts: &Facts<'_>) -> Vec<Gap> {
+    let missing = set.missing.iter().map(|name| (name, GapCause::Missing));
+    let cause = |p: &AuthorizationPolicy| match p.action {
+        _ if p.invalid.is_some() => Some(GapCause::Unreadable),
+        Action::Deny if p.http_dropped && facts.matching_rule(p).is_none() => {
+            Some(GapCause::HttpDropped)
+        }
+        _ => None,
+    };
+    let enforced = set.policies.iter().filter(|p| !p.dry_run);
+    let partial = enforced.filter_map(|p| cause(p).map(|cause| (&p.name, cause)));
+    let gap = |(policy, cause): (&ObjectName, GapCause)| Gap {
+        policy: policy.clone(),
+        cause,
+    };
+    missing.chain(partial).map(gap).collect()
 }
 
 fn enforced(set: &PolicySet, facts: &Facts<'_>) -> Decision {
     let (mut unreadable, mut allow_first, mut allowed_by) = (None, None, None);
     for policy in set.policies.iter().filter(|p| !p.dry_run) {
-        if policy.invalid.is_some() {
+        if !has_rules(set, policy) {
             unreadable = unreadable.or(Some(policy));
             continue;
         }
@@ -106,7 +168,11 @@ fn enforced(set: &PolicySet, facts: &Facts<'_>) -> Decision {
 
 /// A policy that should apply and cannot be read: the answer is no.
 fn unavailable(set: &PolicySet, unreadable: Option<&AuthorizationPolicy>) -> Option<Decision> {
-    let (name, why) = match (unreadable, set.missing.first()) {
+    let missing = match set.compatibility {
+        PolicyCompatibility::Strict => set.missing.first(),
+        PolicyCompatibility::Istio => None,
+    };
+    let (name, why) = match (unreadable, missing) {
         (Some(policy), _) => (
             &policy.name,
             policy.invalid.as_deref().unwrap_or("unreadable"),
@@ -129,16 +195,16 @@ fn dry_run(set: &PolicySet, facts: &Facts<'_>) -> Vec<ObjectName> {
         return Vec::new();
     }
     let allows = |p: &AuthorizationPolicy| {
-        p.action == Action::Allow && p.invalid.is_none() && facts.matching_rule(p).is_some()
+        p.action == Action::Allow && has_rules(set, p) && facts.matching_rule(p).is_some()
     };
     let some_allow = set.policies.iter().any(|p| allows(p));
     set.policies
         .iter()
         .filter(|p| p.dry_run)
-        .filter(|p| match (p.action, &p.invalid) {
-            (_, Some(_)) => true,
-            (Action::Deny, None) => facts.matching_rule(p).is_some(),
-            (Action::Allow, None) => !some_allow,
+        .filter(|p| match p.action {
+            _ if !has_rules(set, p) => true,
+            Action::Deny => facts.matching_rule(p).is_some(),
+            Action::Allow => !some_allow,
         })
         .map(|p| p.name.clone())
         .collect()
@@ -167,6 +233,7 @@ fn allowed(policy: Option<ObjectName>, rule: Option<usize>) -> Decision {
         rule,
         detail: String::new(),
         dry_run: Vec::new(),
+        gaps: Vec::new(),
     }
 }
 
@@ -183,6 +250,7 @@ fn denied(
         rule,
         detail,
         dry_run: Vec::new(),
+        gaps: Vec::new(),
     }
 }
 

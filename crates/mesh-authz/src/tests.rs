@@ -15,6 +15,7 @@ fn policy(name: &str, action: Action, rules: Vec<PolicyRule>) -> AuthorizationPo
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     }
 }
 
@@ -41,7 +42,7 @@ fn methods(text: &str) -> PolicyMatch {
 fn set(policies: Vec<AuthorizationPolicy>) -> PolicySet {
     PolicySet {
         policies: policies.into_iter().map(Arc::new).collect(),
-        missing: Vec::new(),
+        ..PolicySet::default()
     }
 }
 

@@ -4,7 +4,10 @@
 //! last state stays in use, and a reconnect asks only for what has changed since.
 
 mod backoff;
+mod counts;
 mod state;
+
+pub(crate) use counts::Counts;
 
 use crate::NodeInfo;
 use crate::hub::Hub;
@@ -13,14 +16,17 @@ use mesh_grpc::{ChannelError, ChannelSettings};
 use mesh_proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Status as WireStatus};
 use state::Held;
+use std::fmt::Write as _;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 /// The largest message taken, in bytes: a full state of a large mesh is one message.
 const MESSAGE_BYTES_MAX: usize = 200 << 20;
+/// The longest text of a refusal, in bytes: it must fit a request of any control plane.
+const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// Requests that may wait for the transport: one a type, and an answer a response.
 const REQUESTS_WAITING_MAX: usize = 16;
 /// Changes within this time come as one notice.
@@ -37,24 +43,49 @@ enum SessionError {
     Ended,
 }
 
+impl SessionError {
+    /// The reason in `istio_xds_connection_terminations_total` (interop/telemetry.md section 3).
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Channel(_) => "ConnectionError",
+            // What ends a stream as streams do end: the next try follows at once.
+            Self::Call(status) => match status.code() {
+                Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => "Reconnect",
+                Code::Unavailable if is_going_away(status.message()) => "Reconnect",
+                _ => "Error",
+            },
+            Self::Ended => "Complete",
+        }
+    }
+}
+
+fn is_going_away(message: &str) -> bool {
+    ["transport is closing", "received prior goaway"]
+        .iter()
+        .any(|text| message.contains(text))
+}
+
 /// Keeps the hub up to date until the task is ended.
 pub(crate) async fn run(
     channel: ChannelSettings,
     node: NodeInfo,
     kinds: Vec<&'static str>,
     hub: Hub,
+    counts: Counts,
 ) {
     let mut client = Client {
         channel,
         node,
         held: Held::new(kinds),
         hub,
+        counts,
         served: false,
     };
     let mut backoff = Backoff::new();
     loop {
         client.served = false;
         let Err(error) = client.session().await;
+        client.counts.ended(error.reason());
         // A stream that gave something ended as streams do (a server's connection age, a restart);
         // the next try follows at once.
         let wait = backoff.next(client.served);
@@ -73,6 +104,7 @@ struct Client {
     node: NodeInfo,
     held: Held,
     hub: Hub,
+    counts: Counts,
     /// The stream under way has given a response.
     served: bool,
 }
@@ -146,6 +178,7 @@ impl Client {
     /// of the same response are refused.
     fn take(&mut self, response: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
         self.served = true;
+        self.counts.received(&response);
         let DeltaDiscoveryResponse {
             type_url,
             nonce,
@@ -173,7 +206,8 @@ impl Client {
             );
         }
         self.hub.set_status(|_| {});
-        let refusal = errors.join("; ");
+        self.counts.refused(&type_url, errors.len());
+        let refusal = refusal_text(&errors);
         if !refusal.is_empty() {
             tracing::warn!(type_url, refusal, "resources refused");
         }
@@ -187,6 +221,24 @@ impl Client {
             ..DeltaDiscoveryRequest::default()
         }
     }
+}
+
+/// Names each refused resource, as far as the text may go.
+fn refusal_text(errors: &[String]) -> String {
+    let mut text = String::new();
+    for (n, error) in errors.iter().enumerate() {
+        if text.len() + error.len() > REFUSAL_BYTES_MAX {
+            let more = errors.len() - n;
+            // Writing to a String cannot fail.
+            let _infallible = write!(text, "; and {more} more");
+            break;
+        }
+        if n > 0 {
+            text.push_str("; ");
+        }
+        text.push_str(error);
+    }
+    text
 }
 
 #[cfg(test)]

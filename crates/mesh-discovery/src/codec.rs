@@ -142,6 +142,19 @@ fn message<M: Message + Default>(name: &str, value: &[u8]) -> Result<M, DecodeEr
     })
 }
 
+/// An L4 policy that [`decode`] refuses, as Istio's ztunnel takes it: entries of its lists that
+/// cannot be read are left out, which may widen what it lets through. `why` stays with it. `None`
+/// for what that ztunnel refuses too, and for other types, which it does not know.
+pub fn decode_leniently(type_url: &str, name: &str, value: &[u8], why: &str) -> Option<Resource> {
+    if type_url != TYPE_AUTHORIZATION {
+        return None;
+    }
+    let policy = message(name, value).ok()?;
+    let mut policy = authorization::decode(&Context::lenient(name), &policy).ok()?;
+    policy.invalid = Some(why.into());
+    Some(Resource::Policy(Arc::new(policy)))
+}
+
 /// What stands in for a policy that could not be decoded and of which no older version is held: a
 /// policy that denies wherever the bad one would have applied. `None` for other types, whose
 /// absence weakens nothing. When not even the scope can be read, the policy's namespace is denied.
@@ -153,8 +166,10 @@ pub fn unreadable(type_url: &str, name: &str, value: &[u8], why: &str) -> Option
         .ok()?;
     match type_url {
         TYPE_AUTHORIZATION => {
-            let scope = authorization::scope_of(value).unwrap_or(PolicyScope::Namespace);
-            let policy = AuthorizationPolicy::unreadable(name, scope, why);
+            let (scope, dry_run) = authorization::reach_of(value);
+            let scope = scope.unwrap_or(PolicyScope::Namespace);
+            let mut policy = AuthorizationPolicy::unreadable(name, scope, why);
+            policy.dry_run = dry_run;
             Some(Resource::Policy(Arc::new(policy)))
         }
         TYPE_HTTP_POLICY => {

@@ -1,7 +1,7 @@
 //! The state being built, and the notices of it: changes within a short time come as one.
 
 use crate::{Discovery, SnapshotReceiver};
-use mesh_model::{Resource, ResourceKey, Snapshot, SnapshotBuilder};
+use mesh_model::{PolicyCompatibility, Resource, ResourceKey, Snapshot, SnapshotBuilder};
 use mesh_runtime::ReadyGate;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -38,6 +38,7 @@ pub type StatusReceiver = watch::Receiver<Arc<DiscoveryStatus>>;
 /// Takes changes in and hands snapshots out.
 pub(crate) struct Hub {
     builder: SnapshotBuilder,
+    compatibility: PolicyCompatibility,
     snapshots: watch::Sender<Arc<Snapshot>>,
     status: watch::Sender<Arc<DiscoveryStatus>>,
     rejected: BTreeMap<(String, String), String>,
@@ -48,12 +49,13 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(gate: ReadyGate) -> (Self, Discovery) {
-        let builder = SnapshotBuilder::new();
+    pub(crate) fn new(gate: ReadyGate, compatibility: PolicyCompatibility) -> (Self, Discovery) {
+        let builder = SnapshotBuilder::with_compatibility(compatibility);
         let (snapshots, receiver) = watch::channel(builder.snapshot());
         let (status, status_receiver) = watch::channel(Arc::default());
         let hub = Self {
             builder,
+            compatibility,
             snapshots,
             status,
             rejected: BTreeMap::new(),
@@ -66,6 +68,11 @@ impl Hub {
             status: status_receiver,
         };
         (hub, discovery)
+    }
+
+    /// What becomes of policies that cannot be read.
+    pub(crate) fn compatibility(&self) -> PolicyCompatibility {
+        self.compatibility
     }
 
     /// Takes a good resource in.

@@ -14,8 +14,9 @@ pub use hub::{DiscoveryStatus, Rejected, StatusReceiver};
 pub use node::{NodeInfo, Role};
 
 use mesh_grpc::ChannelSettings;
-use mesh_model::Snapshot;
+use mesh_model::{PolicyCompatibility, Snapshot};
 use mesh_runtime::{ReadyGate, Scope};
+use mesh_telemetry::Metrics;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -55,13 +56,37 @@ pub struct Discovery {
 /// Starts discovery. The gate opens once the first full state is there, and stays open: a lost
 /// control plane leaves the last state in use.
 pub fn start(source: Source, scope: &Scope, gate: ReadyGate) -> Discovery {
-    let (hub, discovery) = hub::Hub::new(gate);
+    let counts = client::Counts::default();
+    run(source, PolicyCompatibility::Strict, counts, scope, gate)
+}
+
+/// As [`start`], for a proxy: what is received is counted, and policies that cannot be read become
+/// what the mesh's setting says.
+pub fn start_proxy(
+    source: Source,
+    compatibility: PolicyCompatibility,
+    metrics: &Metrics,
+    scope: &Scope,
+    gate: ReadyGate,
+) -> Discovery {
+    let counts = client::Counts::new(metrics);
+    run(source, compatibility, counts, scope, gate)
+}
+
+fn run(
+    source: Source,
+    compatibility: PolicyCompatibility,
+    counts: client::Counts,
+    scope: &Scope,
+    gate: ReadyGate,
+) -> Discovery {
+    let (hub, discovery) = hub::Hub::new(gate, compatibility);
     match source {
         Source::Xds {
             channel,
             node,
             kinds,
-        } => scope.spawn("xds client", client::run(channel, node, kinds, hub)),
+        } => scope.spawn("xds client", client::run(channel, node, kinds, hub, counts)),
         Source::LocalFile(path) => scope.spawn("local file", file::run(path, hub)),
     }
     discovery

@@ -2,6 +2,7 @@
 
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The part a proxy plays; the first element of the node id.
@@ -53,6 +54,8 @@ pub struct NodeInfo {
     pub cluster: String,
     /// Network; may be empty.
     pub network: String,
+    /// What else is said of it: `ISTIO_META_*` without the prefix. Never in place of the above.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl NodeInfo {
@@ -73,6 +76,9 @@ impl NodeInfo {
             ("CLUSTER_ID", &self.cluster),
             ("NETWORK", &self.network),
         ];
+        let own = |name: &str| fields.iter().any(|(own, _)| *own == name);
+        let more = self.metadata.iter().filter(|(name, _)| !own(name));
+        let more = more.map(|(name, value)| (name.as_str(), value));
         let text = |text: &String| Value {
             kind: Some(Kind::StringValue(text.clone())),
         };
@@ -82,6 +88,7 @@ impl NodeInfo {
             metadata: Some(Struct {
                 fields: fields
                     .into_iter()
+                    .chain(more)
                     .filter(|(_, value)| !value.is_empty())
                     .map(|(name, value)| (name.to_owned(), text(value)))
                     .collect(),

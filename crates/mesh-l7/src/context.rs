@@ -2,7 +2,8 @@
 
 use mesh_authz::Decision;
 use mesh_model::{
-    AppProtocol, ObjectName, PolicySet, Reason, ServiceName, Snapshot, Workload, WorkloadUid,
+    AppProtocol, ObjectName, PolicyCompatibility, PolicySet, Reason, ServiceName, Snapshot,
+    Workload, WorkloadUid,
 };
 use mesh_plan::{Client, WaypointTarget};
 use mesh_telemetry::{Party, Reporter, Security};
@@ -111,6 +112,8 @@ impl Authorization {
             (Self::Gateway(_), _) => None,
         };
         Some(set.unwrap_or_else(|| PolicySet {
+            // Whatever the mesh's setting: here nothing is known to go by.
+            compatibility: PolicyCompatibility::Strict,
             policies: Vec::new(),
             missing: vec![ObjectName::new("-", "policies-of-an-unknown-workload")],
         }))

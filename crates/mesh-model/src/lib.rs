@@ -22,8 +22,8 @@ pub use gateway::{GatewayListener, ListenerKey, ListenerProtocol, TlsCertificate
 pub use identity::{IdentityError, ObjectName, ServiceName, SpiffeId};
 pub use net::{Cidr, NetworkAddress, ParseCidrError};
 pub use policy::{
-    Action, AuthorizationPolicy, HeaderCondition, PolicyClause, PolicyMatch, PolicyRule,
-    PolicyScope, PolicyTarget, ServiceAccountMatch, StringMatch,
+    Action, AuthorizationPolicy, HeaderCondition, PolicyClause, PolicyCompatibility, PolicyMatch,
+    PolicyRule, PolicyScope, PolicyTarget, ServiceAccountMatch, StringMatch, UnknownCompatibility,
 };
 pub use reason::{Fault, Reason};
 pub use resource::{Resource, ResourceKey, ResourceKind};

@@ -12,6 +12,35 @@ pub enum Action {
     Deny,
 }
 
+/// What becomes of a policy that applies and cannot be evaluated (docs/policy.md). One setting for the
+/// whole mesh, `POLICY_COMPATIBILITY`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PolicyCompatibility {
+    /// It denies: what should restrict and cannot must not let through.
+    #[default]
+    Strict,
+    /// As Istio's ztunnel does: a policy that has not arrived, or was refused, is passed over, and
+    /// entries of a list that cannot be read are left out of it.
+    Istio,
+}
+
+impl std::str::FromStr for PolicyCompatibility {
+    type Err = UnknownCompatibility;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "strict" => Ok(Self::Strict),
+            "istio" => Ok(Self::Istio),
+            _ => Err(UnknownCompatibility),
+        }
+    }
+}
+
+/// A text that is no [`PolicyCompatibility`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("neither 'strict' nor 'istio'")]
+pub struct UnknownCompatibility;
+
 /// Where a policy applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PolicyScope {
@@ -153,8 +182,12 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// What it applies to, for scope [`PolicyScope::Targets`].
     pub targets: Vec<PolicyTarget>,
-    /// Why the policy could not be read. Such a policy denies all it applies to: fails closed.
+    /// Why the policy could not be read. Such a policy denies all it applies to: fails closed. With
+    /// [`PolicyCompatibility::Istio`] its rules are what could be read of it, and count.
     pub invalid: Option<Arc<str>>,
+    /// The control plane left HTTP conditions out of a DENY for a proxy that sees no HTTP: a rule
+    /// that had nothing else matches nothing (interop/authz.md section 2).
+    pub http_dropped: bool,
 }
 
 impl AuthorizationPolicy {
@@ -168,6 +201,7 @@ impl AuthorizationPolicy {
             dry_run: false,
             targets: Vec::new(),
             invalid: Some(why.into()),
+            http_dropped: false,
         }
     }
 }

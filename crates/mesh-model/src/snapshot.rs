@@ -1,62 +1,81 @@
 //! The immutable state of the mesh as one proxy knows it, and the builder that keeps it up.
 //!
 //! Readers hold an `Arc<Snapshot>` for the length of one decision, so no decision sees half a
-//! change. Tables are shared between successive snapshots: building one costs a clone of the tables
-//! that changed, nothing else.
+//! change. Successive snapshots share their tables, which are persistent maps: a change costs a path
+//! of the tables it touches and the lists it is in (the endpoints of a service, the workloads of a
+//! node), whatever the size of the mesh.
+
+mod builder;
+
+pub use builder::SnapshotBuilder;
 
 use crate::{
-    AuthorizationPolicy, GatewayListener, HttpRouteRule, NetworkAddress, NetworkMode, ObjectName,
-    ParentKey, PolicyScope, Resource, ResourceKey, ResourceKind, Service, ServiceName,
-    TcpRouteRule, Workload, WorkloadUid,
+    AuthorizationPolicy, GatewayListener, HttpRouteRule, NetworkAddress, ObjectName, ParentKey,
+    PolicyCompatibility, PolicyScope, Resource, ResourceKey, Service, ServiceName, TcpRouteRule,
+    Workload, WorkloadUid,
 };
-use std::collections::{BTreeMap, HashMap};
+use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+/// A table that a change copies one path of.
+type Table<K, V> = HashTrieMapSync<K, V>;
+/// The same, kept in order.
+type Sorted<K, V> = RedBlackTreeMapSync<K, V>;
+/// A list that a change copies whole: read often, and short beside the table it is in.
+type Group<K, V> = Arc<BTreeMap<K, Arc<V>>>;
 
 /// The policies that apply to a workload, and the names of those that should and are not known.
 #[derive(Debug, Clone, Default)]
 pub struct PolicySet {
     /// Known policies.
     pub policies: Vec<Arc<AuthorizationPolicy>>,
-    /// Referenced and not received: the evaluation denies (fails closed).
+    /// Referenced and not received: the evaluation denies (fails closed), or passes them over, as
+    /// `compatibility` says.
     pub missing: Vec<ObjectName>,
+    /// What becomes of a policy that cannot be evaluated.
+    pub compatibility: PolicyCompatibility,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Endpoints {
-    by_service: HashMap<ServiceName, BTreeMap<WorkloadUid, Arc<Workload>>>,
+    by_service: Table<ServiceName, Group<WorkloadUid, Workload>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Workloads {
-    by_uid: HashMap<WorkloadUid, Arc<Workload>>,
-    by_address: HashMap<NetworkAddress, Vec<Arc<Workload>>>,
+    by_uid: Table<WorkloadUid, Arc<Workload>>,
+    by_address: Table<NetworkAddress, Vec<Arc<Workload>>>,
+    by_node: Table<Arc<str>, Group<WorkloadUid, Workload>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Services {
-    by_name: HashMap<ServiceName, Arc<Service>>,
-    by_vip: HashMap<NetworkAddress, Vec<Arc<Service>>>,
-    by_hostname: HashMap<Arc<str>, Vec<Arc<Service>>>,
-    ranges: Vec<Arc<Service>>,
+    by_name: Table<ServiceName, Arc<Service>>,
+    by_vip: Table<NetworkAddress, Vec<Arc<Service>>>,
+    by_hostname: Table<Arc<str>, Vec<Arc<Service>>>,
+    ranges: Arc<Vec<Arc<Service>>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Policies {
-    by_name: BTreeMap<ObjectName, Arc<AuthorizationPolicy>>,
+    by_name: Sorted<ObjectName, Arc<AuthorizationPolicy>>,
+    global: Group<ObjectName, AuthorizationPolicy>,
+    by_namespace: Table<Arc<str>, Group<ObjectName, AuthorizationPolicy>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Routes {
-    http: BTreeMap<ResourceKey, Arc<HttpRouteRule>>,
-    tcp: BTreeMap<ResourceKey, Arc<TcpRouteRule>>,
-    http_by_parent: HashMap<ParentKey, Vec<Arc<HttpRouteRule>>>,
-    tcp_by_parent: HashMap<ParentKey, Vec<Arc<TcpRouteRule>>>,
+    http: Sorted<ResourceKey, Arc<HttpRouteRule>>,
+    tcp: Sorted<ResourceKey, Arc<TcpRouteRule>>,
+    http_by_parent: Table<ParentKey, Vec<Arc<HttpRouteRule>>>,
+    tcp_by_parent: Table<ParentKey, Vec<Arc<TcpRouteRule>>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Listeners {
-    by_key: BTreeMap<ResourceKey, Arc<GatewayListener>>,
+    by_key: Sorted<ResourceKey, Arc<GatewayListener>>,
 }
 
 /// The state of the mesh at one moment.
@@ -69,6 +88,7 @@ pub struct Snapshot {
     http_policies: Arc<Policies>,
     routes: Arc<Routes>,
     listeners: Arc<Listeners>,
+    compatibility: PolicyCompatibility,
 }
 
 impl Snapshot {
@@ -97,6 +117,18 @@ impl Snapshot {
         self.workloads.by_uid.values().find(|w| {
             &*w.name == name && &*w.namespace == namespace && (node.is_empty() || &*w.node == node)
         })
+    }
+
+    /// The workloads of a node, in order of key; of an empty name, every workload there is.
+    pub fn workloads_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Arc<Workload>> {
+        let all = node.is_empty().then(|| self.workloads());
+        let of_node = (!node.is_empty()).then(|| self.workloads.by_node.get(node));
+        all.into_iter().flatten().chain(
+            of_node
+                .flatten()
+                .into_iter()
+                .flat_map(|group| group.values()),
+        )
     }
 
     /// Every workload.
@@ -201,17 +233,17 @@ impl Snapshot {
             .by_service
             .get(service)
             .into_iter()
-            .flat_map(BTreeMap::values)
+            .flat_map(|group| group.values())
     }
 
     /// The L4 policies that apply to a workload (interop/authz.md section 3).
     pub fn policies_for(&self, workload: &Workload) -> PolicySet {
-        policies_of(&self.policies, workload)
+        policies_of(&self.policies, workload, self.compatibility)
     }
 
     /// The full policies that apply to a workload at its own L7 proxy (a sidecar).
     pub fn http_policies_for(&self, workload: &Workload) -> PolicySet {
-        policies_of(&self.http_policies, workload)
+        policies_of(&self.http_policies, workload, self.compatibility)
     }
 
     /// The full policies that name an object by `targetRefs`: `kind` as in
@@ -232,7 +264,13 @@ impl Snapshot {
                 .cloned()
                 .collect(),
             missing: Vec::new(),
+            compatibility: self.compatibility,
         }
+    }
+
+    /// What becomes of a policy that cannot be evaluated.
+    pub fn policy_compatibility(&self) -> PolicyCompatibility {
+        self.compatibility
     }
 
     /// Whether no policy differs between two states that follow one another. May say no when none
@@ -333,17 +371,19 @@ fn preferred<'a>(
         .max_by_key(|s| (&*s.name.namespace == client_namespace, s.canonical))
 }
 
-fn policies_of(policies: &Policies, workload: &Workload) -> PolicySet {
-    let mut set = PolicySet::default();
-    for policy in policies.by_name.values() {
-        match policy.scope {
-            PolicyScope::Global => set.policies.push(policy.clone()),
-            PolicyScope::Namespace if policy.name.namespace == workload.namespace => {
-                set.policies.push(policy.clone());
-            }
-            _ => {}
-        }
-    }
+fn policies_of(
+    policies: &Policies,
+    workload: &Workload,
+    compatibility: PolicyCompatibility,
+) -> PolicySet {
+    let mut set = PolicySet {
+        compatibility,
+        ..PolicySet::default()
+    };
+    set.policies.extend(policies.global.values().cloned());
+    let of_namespace = policies.by_namespace.get(&workload.namespace);
+    set.policies
+        .extend(of_namespace.into_iter().flat_map(|g| g.values()).cloned());
     for name in &workload.authorization_policies {
         match policies.by_name.get(name) {
             // A policy that turned global or namespace-wide is in the set already.
@@ -355,246 +395,6 @@ fn policies_of(policies: &Policies, workload: &Workload) -> PolicySet {
         }
     }
     set
-}
-
-/// Takes resources one at a time and gives a snapshot of them.
-#[derive(Debug, Clone, Default)]
-pub struct SnapshotBuilder {
-    state: Snapshot,
-}
-
-impl SnapshotBuilder {
-    /// An empty state.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A state to begin with; it is not changed.
-    pub fn of(snapshot: &Snapshot) -> Self {
-        Self {
-            state: snapshot.clone(),
-        }
-    }
-
-    /// The state as it stands.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::new(self.state.clone())
-    }
-
-    /// Adds a resource, in place of the one of the same key.
-    pub fn upsert(&mut self, resource: Resource) {
-        let key = resource.key();
-        match resource {
-            Resource::Workload(workload) => {
-                self.remove_workload(&workload.uid);
-                self.add_workload(workload);
-            }
-            Resource::Service(service) => {
-                self.remove_service(&service.name);
-                self.add_service(service);
-            }
-            Resource::Policy(policy) => {
-                Arc::make_mut(&mut self.state.policies)
-                    .by_name
-                    .insert(policy.name.clone(), policy);
-            }
-            Resource::HttpPolicy(policy) => {
-                Arc::make_mut(&mut self.state.http_policies)
-                    .by_name
-                    .insert(policy.name.clone(), policy);
-            }
-            Resource::HttpRoute(rule) => {
-                Arc::make_mut(&mut self.state.routes).http.insert(key, rule);
-                self.index_routes();
-            }
-            Resource::TcpRoute(rule) => {
-                Arc::make_mut(&mut self.state.routes).tcp.insert(key, rule);
-                self.index_routes();
-            }
-            Resource::Listener(listener) => {
-                Arc::make_mut(&mut self.state.listeners)
-                    .by_key
-                    .insert(key, listener);
-            }
-        }
-    }
-
-    /// Removes the resource of a key; nothing happens when there is none.
-    pub fn remove(&mut self, key: &ResourceKey) {
-        match key.kind {
-            ResourceKind::Workload => self.remove_workload(&WorkloadUid(key.name.clone())),
-            ResourceKind::Service => {
-                if let Ok(name) = key.name.parse::<ServiceName>() {
-                    self.remove_service(&name);
-                }
-            }
-            ResourceKind::Policy => {
-                if let Ok(name) = key.name.parse::<ObjectName>() {
-                    Arc::make_mut(&mut self.state.policies)
-                        .by_name
-                        .remove(&name);
-                }
-            }
-            ResourceKind::HttpPolicy => {
-                if let Ok(name) = key.name.parse::<ObjectName>() {
-                    Arc::make_mut(&mut self.state.http_policies)
-                        .by_name
-                        .remove(&name);
-                }
-            }
-            ResourceKind::HttpRoute => {
-                Arc::make_mut(&mut self.state.routes).http.remove(key);
-                self.index_routes();
-            }
-            ResourceKind::TcpRoute => {
-                Arc::make_mut(&mut self.state.routes).tcp.remove(key);
-                self.index_routes();
-            }
-            ResourceKind::Listener => {
-                Arc::make_mut(&mut self.state.listeners).by_key.remove(key);
-            }
-        }
-    }
-
-    fn add_workload(&mut self, workload: Arc<Workload>) {
-        let endpoints = Arc::make_mut(&mut self.state.endpoints);
-        for service in workload.services.keys() {
-            endpoints
-                .by_service
-                .entry(service.clone())
-                .or_default()
-                .insert(workload.uid.clone(), workload.clone());
-        }
-        let workloads = Arc::make_mut(&mut self.state.workloads);
-        if workload.network_mode == NetworkMode::Standard {
-            for address in addresses_of(&workload) {
-                let at = workloads.by_address.entry(address).or_default();
-                at.push(workload.clone());
-                at.sort_by(|a, b| a.uid.cmp(&b.uid));
-            }
-        }
-        workloads.by_uid.insert(workload.uid.clone(), workload);
-    }
-
-    fn remove_workload(&mut self, uid: &WorkloadUid) {
-        if !self.state.workloads.by_uid.contains_key(uid) {
-            return;
-        }
-        let workloads = Arc::make_mut(&mut self.state.workloads);
-        let Some(old) = workloads.by_uid.remove(uid) else {
-            return;
-        };
-        for address in addresses_of(&old) {
-            drop_from(&mut workloads.by_address, &address, |w| w.uid == *uid);
-        }
-        let endpoints = Arc::make_mut(&mut self.state.endpoints);
-        for service in old.services.keys() {
-            if let Some(of_service) = endpoints.by_service.get_mut(service) {
-                of_service.remove(uid);
-                if of_service.is_empty() {
-                    endpoints.by_service.remove(service);
-                }
-            }
-        }
-    }
-
-    fn add_service(&mut self, service: Arc<Service>) {
-        let services = Arc::make_mut(&mut self.state.services);
-        let mut ranged = false;
-        for (network, cidr) in &service.vips {
-            if *cidr == crate::Cidr::host(cidr.address()) {
-                let key = NetworkAddress {
-                    network: network.clone(),
-                    address: cidr.address(),
-                };
-                services
-                    .by_vip
-                    .entry(key)
-                    .or_default()
-                    .push(service.clone());
-            } else {
-                ranged = true;
-            }
-        }
-        if ranged {
-            services.ranges.push(service.clone());
-        }
-        let hostname = service.name.hostname.clone();
-        services
-            .by_hostname
-            .entry(hostname)
-            .or_default()
-            .push(service.clone());
-        services.by_name.insert(service.name.clone(), service);
-    }
-
-    fn remove_service(&mut self, name: &ServiceName) {
-        if !self.state.services.by_name.contains_key(name) {
-            return;
-        }
-        let services = Arc::make_mut(&mut self.state.services);
-        let Some(old) = services.by_name.remove(name) else {
-            return;
-        };
-        for (network, cidr) in &old.vips {
-            let key = NetworkAddress {
-                network: network.clone(),
-                address: cidr.address(),
-            };
-            drop_from(&mut services.by_vip, &key, |s| s.name == *name);
-        }
-        drop_from(&mut services.by_hostname, &name.hostname, |s| {
-            s.name == *name
-        });
-        services.ranges.retain(|s| s.name != *name);
-    }
-
-    fn index_routes(&mut self) {
-        let routes = Arc::make_mut(&mut self.state.routes);
-        routes.http_by_parent.clear();
-        for rule in routes.http.values() {
-            for parent in parent_keys(&rule.parents) {
-                routes
-                    .http_by_parent
-                    .entry(parent)
-                    .or_default()
-                    .push(rule.clone());
-            }
-        }
-        routes.tcp_by_parent.clear();
-        for rule in routes.tcp.values() {
-            for parent in parent_keys(&rule.parents) {
-                let of_parent = routes.tcp_by_parent.entry(parent).or_default();
-                of_parent.push(rule.clone());
-                of_parent
-                    .sort_by(|a, b| (a.created_unix_s, &a.name).cmp(&(b.created_unix_s, &b.name)));
-            }
-        }
-    }
-}
-
-fn addresses_of(workload: &Workload) -> impl Iterator<Item = NetworkAddress> {
-    workload.addresses.iter().map(|address| NetworkAddress {
-        network: workload.network.clone(),
-        address: address.to_canonical(),
-    })
-}
-
-fn parent_keys(parents: &[crate::ParentRef]) -> std::collections::BTreeSet<ParentKey> {
-    parents.iter().map(crate::ParentRef::key).collect()
-}
-
-fn drop_from<K: Eq + std::hash::Hash, V>(
-    table: &mut HashMap<K, Vec<V>>,
-    key: &K,
-    gone: impl Fn(&V) -> bool,
-) {
-    if let Some(list) = table.get_mut(key) {
-        list.retain(|v| !gone(v));
-        if list.is_empty() {
-            table.remove(key);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,10 @@ pub fn sidecar_policies(snapshot: &Snapshot, workload: &Workload) -> PolicySet {
 /// waypoint's Gateway or its class (interop/authz.md section 5). The Gateway is known by the services
 /// `me` stands behind, which carry its name (interop/waypoint.md section 6).
 pub fn waypoint_policies(snapshot: &Snapshot, me: &Workload, target: &WaypointTarget) -> PolicySet {
-    let mut set = PolicySet::default();
+    let mut set = PolicySet {
+        compatibility: snapshot.policy_compatibility(),
+        ..PolicySet::default()
+    };
     if let WaypointTarget::Service { service, .. } = target {
         for kind in ["Service", "ServiceEntry"] {
             let ServiceName {

@@ -100,20 +100,60 @@ fn routes(
         .get("/debug/discovery", move |_| {
             AdminResponse::json(&**status.borrow())
         })
+        .get("/debug/pprof", |_| profiling())
+        .get("/debug/pprof/", |_| profiling())
         .post("/quitquitquit", move |_| {
             drain.start();
             AdminResponse::text("shutting down\n")
         })
 }
 
+/// As Istio's ztunnel has it: without a query it tells the filter, `level=` changes it, `reset` goes
+/// back to the one the process began with. A scope is named `scope=level` or `scope:level`.
 fn set_level(logging: &LogHandle, query: &str) -> AdminResponse {
-    let Some(level) = query.split('&').find_map(|p| p.strip_prefix("level=")) else {
+    let mut parameters = query.split('&');
+    let changed = if let Some(level) = parameters.find_map(|p| p.strip_prefix("level=")) {
+        logging.set_filter(&filter_of(level))
+    } else if query
+        .split('&')
+        .any(|p| p == "reset" || p.starts_with("reset="))
+    {
+        logging.reset_filter()
+    } else if query.is_empty() {
+        Ok(())
+    } else {
         return AdminResponse::status(400, "give ?level=, such as info or mesh_hbone=debug\n");
     };
-    match logging.set_filter(level) {
-        Ok(()) => AdminResponse::text(format!("log filter is now {level}\n")),
+    match changed {
+        Ok(()) => AdminResponse::text(format!("current log level is {}\n", logging.filter())),
         Err(error) => AdminResponse::status(400, format!("{error}\n")),
     }
+}
+
+/// A filter in the syntax of `RUST_LOG`.
+fn filter_of(level: &str) -> String {
+    let decoded = level
+        .replace("%2C", ",")
+        .replace("%3D", "=")
+        .replace("%3A", ":");
+    let clause = |clause: &str| match clause.rsplit_once(':') {
+        Some((scope, level)) if !clause.contains('=') && !scope.ends_with(':') => {
+            format!("{scope}={level}")
+        }
+        _ => clause.to_owned(),
+    };
+    decoded.split(',').map(clause).collect::<Vec<_>>().join(",")
+}
+
+/// What there is to profile with: no profiler is built in, as one in the process would slow it.
+fn profiling() -> AdminResponse {
+    let pid = std::process::id();
+    AdminResponse::text(format!(
+        "No profiler is built into this process. The binary keeps its symbols and frame tables:\n\
+         CPU:    perf record -g -p {pid}\n\
+         memory: process_resident_memory_bytes at /metrics; perf trace -p {pid}\n\
+         state:  /debug/connections, /debug/discovery, /config_dump\n"
+    ))
 }
 
 #[cfg(test)]

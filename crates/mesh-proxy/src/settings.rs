@@ -8,12 +8,14 @@ mod control;
 mod mistakes;
 mod parse;
 mod place;
+mod policy;
 mod process;
 mod tracing;
 
-pub use control::ControlFlags;
+pub use control::{ControlFlags, XDS_ADDRESS_DEFAULT};
 pub use mistakes::{Mistakes, SettingsError};
 pub use parse::{duration, text_source, with_scheme};
 pub use place::PlaceFlags;
+pub use policy::PolicyFlags;
 pub use process::{Addresses, Process, ProcessFlags};
 pub use tracing::TracingFlags;

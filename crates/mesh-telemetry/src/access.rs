@@ -5,6 +5,8 @@
 //! on the path of every request this costs one buffer and no formatting machinery.
 
 mod line;
+#[cfg(test)]
+mod tests;
 
 pub use line::RecordTap;
 pub(crate) use line::{Line, Tap, Value, write_json_text};
@@ -12,10 +14,11 @@ pub(crate) use line::{Line, Tap, Value, write_json_text};
 use crate::connection::ByteCounts;
 use crate::facts::{ConnectionFacts, Direction, Party, RequestFacts};
 use crate::logging;
-use crate::metrics::{Metrics, RequestOutcome, request_flag, upstream_failed};
-use mesh_model::Reason;
+use crate::metrics::{Metrics, RequestOutcome, request_flag, tcp_flag, upstream_failed};
+use mesh_model::{Reason, SpiffeId};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
+use tracing::Level;
 
 /// The log target of access records.
 const TARGET: &str = "access";
@@ -27,6 +30,8 @@ pub(crate) struct ConnectionEnd<'a> {
     pub(crate) age: Duration,
     pub(crate) reason: Reason,
     pub(crate) detail: Option<&'a str>,
+    /// It failed before anything was established.
+    pub(crate) early: bool,
 }
 
 pub(crate) struct RequestEnd<'a> {
@@ -43,48 +48,65 @@ pub(crate) struct RequestEnd<'a> {
 
 /// Writes, at DEBUG, that a connection was opened.
 pub(crate) fn opened(id: u64, facts: &ConnectionFacts) {
-    if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+    if !tracing::enabled!(target: TARGET, Level::DEBUG) {
         return;
     }
     let mut line = Line::with_capacity(16);
     parties(&mut line, facts);
     line.put("direction", Value::text(facts.direction.as_str()));
     line.put("connection_id", Value::Number(id));
-    logging::write_access(tracing::Level::DEBUG, TARGET, "connection opened", &line);
+    logging::write_access(Level::DEBUG, TARGET, "connection opened", &line);
 }
 
-/// Writes the end record of a connection.
+/// Writes the end record of a connection. One that failed before it was known who is at either end
+/// is written shorter, as a warning: a scan of a port is no error of the mesh.
 pub(crate) fn connection(metrics: &Metrics, end: &ConnectionEnd<'_>) {
-    emit(metrics, end.reason, || {
-        (connection_line(end), "connection complete")
+    let facts = end.facts;
+    let unknown = facts.source.workload.is_none() && facts.destination.workload.is_none();
+    if end.early && unknown {
+        return emit(metrics, Level::WARN, "connection failed", || {
+            early_line(end)
+        });
+    }
+    emit(metrics, level(end.reason), "connection complete", || {
+        connection_line(end)
     });
 }
 
 /// Writes the end record of a request.
 pub(crate) fn request(metrics: &Metrics, end: &RequestEnd<'_>) {
-    emit(metrics, end.outcome.reason, || {
-        (request_line(end), "request complete")
-    });
+    emit(
+        metrics,
+        level(end.outcome.reason),
+        "request complete",
+        || request_line(end),
+    );
 }
 
-fn emit<'a>(metrics: &Metrics, reason: Reason, make: impl FnOnce() -> (Line<'a>, &'static str)) {
-    let failed = reason != Reason::Ok;
-    let logged = if failed {
-        tracing::enabled!(target: TARGET, tracing::Level::ERROR)
-    } else {
-        tracing::enabled!(target: TARGET, tracing::Level::INFO)
+const fn level(reason: Reason) -> Level {
+    match reason {
+        Reason::Ok => Level::INFO,
+        _ => Level::ERROR,
+    }
+}
+
+fn emit<'a>(
+    metrics: &Metrics,
+    level: Level,
+    message: &'static str,
+    make: impl FnOnce() -> Line<'a>,
+) {
+    let logged = match level {
+        Level::ERROR => tracing::enabled!(target: TARGET, Level::ERROR),
+        Level::WARN => tracing::enabled!(target: TARGET, Level::WARN),
+        _ => tracing::enabled!(target: TARGET, Level::INFO),
     };
     if !logged && !metrics.tap().is_open() {
         return;
     }
-    let (line, message) = make();
+    let line = make();
     metrics.tap().give(message, &line);
     if logged {
-        let level = if failed {
-            tracing::Level::ERROR
-        } else {
-            tracing::Level::INFO
-        };
         logging::write_access(level, TARGET, message, &line);
     }
 }
@@ -110,23 +132,42 @@ fn connection_line<'a>(end: &ConnectionEnd<'a>) -> Line<'a> {
         "duration",
         Value::owned(format!("{}ms", end.age.as_millis())),
     );
-    line.put("reason", Value::text(end.reason.code()));
-    line.put("response_flags", Value::text(end.reason.response_flag()));
-    line.put("reporter", Value::text(facts.reporter.as_str()));
-    line.put("connection_id", Value::Number(end.id));
-    line.optional("policy", facts.policy.as_deref().map(Value::text));
     line.optional("error", error_of(end.reason, end.detail).map(Value::text));
+    // What follows is ours; what comes before is read by tools made for Istio.
+    endings(&mut line, end);
+    line.optional("policy", facts.policy.as_deref().map(Value::text));
+    line.put("transport", Value::text(facts.transport.as_str()));
+    line.optional("tls_group", facts.tls_group.map(Value::text));
     line
+}
+
+/// The record of a connection of which only the addresses are known.
+fn early_line<'a>(end: &ConnectionEnd<'a>) -> Line<'a> {
+    let facts = end.facts;
+    let mut line = Line::with_capacity(10);
+    line.optional("src.addr", facts.source.address.map(Value::address));
+    line.optional("dst.addr", facts.destination.address.map(Value::address));
+    line.put("direction", Value::text(facts.direction.as_str()));
+    line.optional("error", error_of(end.reason, end.detail).map(Value::text));
+    endings(&mut line, end);
+    line
+}
+
+fn endings(line: &mut Line<'_>, end: &ConnectionEnd<'_>) {
+    line.put("reason", Value::text(end.reason.code()));
+    line.put("response_flags", Value::text(tcp_flag(end.reason)));
+    line.put("reporter", Value::text(end.facts.reporter.as_str()));
+    line.put("connection_id", Value::Number(end.id));
 }
 
 /// Both ends of a connection and what was asked for, in the order of interop/telemetry.md section 4.
 fn parties<'a>(line: &mut Line<'a>, facts: &'a ConnectionFacts) {
     line.optional("src.addr", facts.source.address.map(Value::address));
-    party(line, &SOURCE, &facts.source);
+    party(line, &SOURCE, &facts.source, facts.proven(&facts.source));
     line.optional("dst.addr", facts.destination.address.map(Value::address));
     line.optional(
         "dst.hbone_addr",
-        facts.hbone_address.as_deref().map(Value::text),
+        facts.hbone_address.as_deref().map(Value::Authority),
     );
     line.optional(
         "dst.service",
@@ -135,7 +176,8 @@ fn parties<'a>(line: &mut Line<'a>, facts: &'a ConnectionFacts) {
             .as_deref()
             .map(|s| Value::text(&s.name.hostname)),
     );
-    party(line, &DESTINATION, &facts.destination);
+    let proven = facts.proven(&facts.destination);
+    party(line, &DESTINATION, &facts.destination, proven);
 }
 
 struct PartyKeys {
@@ -159,15 +201,17 @@ const DESTINATION: PartyKeys = PartyKeys {
     cluster: "dst.cluster",
 };
 
-/// One party's fields, its address apart: each record has its own place and key for that.
-fn party<'a>(line: &mut Line<'a>, keys: &PartyKeys, party: &'a Party) {
+/// One party's fields with the identity that may be shown, its address apart: each record has its own place and key for that.
+fn party<'a>(
+    line: &mut Line<'a>,
+    keys: &PartyKeys,
+    party: &'a Party,
+    identity: Option<&'a SpiffeId>,
+) {
     let workload = party.workload.as_deref();
     line.optional(keys.workload, workload.map(|w| Value::text(&w.name)));
     line.optional(keys.namespace, workload.map(|w| Value::text(&w.namespace)));
-    line.optional(
-        keys.identity,
-        party.identity.as_ref().map(|i| Value::owned(i.to_string())),
-    );
+    line.optional(keys.identity, identity.map(|i| Value::owned(i.to_string())));
     line.optional(
         keys.cluster,
         workload
@@ -188,7 +232,8 @@ fn request_line<'a>(end: &RequestEnd<'a>) -> Line<'a> {
     }
     line.optional("policy", end.policy.map(Value::text));
     line.optional("trace_id", end.trace_id.map(Value::text));
-    party(&mut line, &SOURCE, &facts.source);
+    let (source, destination) = (&facts.source, &facts.destination);
+    party(&mut line, &SOURCE, source, source.identity.as_ref());
     line.optional(
         "dst.service",
         facts
@@ -196,7 +241,12 @@ fn request_line<'a>(end: &RequestEnd<'a>) -> Line<'a> {
             .as_deref()
             .map(|s| Value::text(&s.name.hostname)),
     );
-    party(&mut line, &DESTINATION, &facts.destination);
+    party(
+        &mut line,
+        &DESTINATION,
+        destination,
+        destination.identity.as_ref(),
+    );
     line.optional("error", error_of(reason, end.detail).map(Value::text));
     line
 }

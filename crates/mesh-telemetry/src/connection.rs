@@ -1,7 +1,7 @@
 //! The record of one connection: counts while it lives, one end record when it ends.
 
 use crate::access::{self, ConnectionEnd};
-use crate::facts::{ConnectionFacts, Party, Security};
+use crate::facts::{ConnectionFacts, Party, Security, Transport};
 use crate::live::LiveEntry;
 use crate::metrics::{ConnectionHandles, Metrics};
 use mesh_model::{Reason, Service};
@@ -139,6 +139,16 @@ impl ConnectionRecord {
         self.change(|facts| facts.security = security);
     }
 
+    /// Sets how the bytes travel.
+    pub fn set_transport(&mut self, transport: Transport) {
+        self.change(|facts| facts.transport = transport);
+    }
+
+    /// Sets the key exchange group of the TLS under it.
+    pub fn set_tls_group(&mut self, group: Option<&'static str>) {
+        self.change(|facts| facts.tls_group = group);
+    }
+
     /// Sets the policy that decided: the one that allowed, or the one that denied.
     #[expect(
         clippy::needless_pass_by_value,
@@ -178,6 +188,7 @@ impl ConnectionRecord {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        let early = self.counts.handles.get().is_none() && reason != Reason::Ok;
         // A connection that was never established is counted as opened and closed at once, so that
         // the two counters always meet.
         self.counts
@@ -193,6 +204,7 @@ impl ConnectionRecord {
             age: self.live.age(),
             reason,
             detail: self.detail.as_deref(),
+            early,
         };
         access::connection(&self.metrics, &end);
     }

@@ -113,6 +113,36 @@ pub struct ConnectionFacts {
     pub security: Security,
     /// The policy that allowed it, when known.
     pub policy: Option<String>,
+    /// How the bytes travel.
+    pub transport: Transport,
+    /// The key exchange group of the TLS under it, such as `X25519MLKEM768`, when known.
+    pub tls_group: Option<&'static str>,
+}
+
+/// How the bytes of a connection travel between the two proxies, or proxy and peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Transport {
+    /// Plain TCP.
+    #[default]
+    Tcp,
+    /// A tunnel in mutual TLS.
+    Hbone,
+    /// A tunnel in a tunnel, through the gateway of another network.
+    DoubleHbone,
+    /// Inside this process: both ends are its own.
+    Node,
+}
+
+impl Transport {
+    /// The value in log and admin pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Hbone => "hbone",
+            Self::DoubleHbone => "double_hbone",
+            Self::Node => "node",
+        }
+    }
 }
 
 impl ConnectionFacts {
@@ -127,6 +157,17 @@ impl ConnectionFacts {
             hbone_address: None,
             security: Security::Unknown,
             policy: None,
+            transport: Transport::Tcp,
+            tls_group: None,
+        }
+    }
+
+    /// The identity of a party as far as the connection proves it: none on plaintext, where it is
+    /// who the party should be.
+    pub(crate) fn proven<'a>(&self, party: &'a Party) -> Option<&'a SpiffeId> {
+        match self.security {
+            Security::MutualTls => party.identity.as_ref(),
+            Security::Unknown => None,
         }
     }
 }

@@ -17,9 +17,10 @@ mod tracer;
 pub use access::RecordTap;
 pub use connection::{ByteCounts, ConnectionRecord};
 pub use facts::{
-    ConnectionFacts, Direction, Party, Reporter, RequestFacts, RequestProtocol, Security,
+    ConnectionFacts, Direction, Party, Reporter, RequestFacts, RequestProtocol, Security, Transport,
 };
 pub use live::LiveConnection;
+pub use logging::rfc3339;
 pub use logging::{LogFormat, LogHandle, LoggingError, init_logging, init_logging_to};
 pub use metrics::{Counter, DnsMetrics, DnsQuestion, Gauge, LabelledCounter, Metrics};
 pub use request::RequestRecord;

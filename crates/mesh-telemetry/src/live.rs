@@ -36,6 +36,11 @@ pub struct LiveConnection {
     /// The policy that allowed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
+    /// `tcp`, `hbone`, `double_hbone` or `node`.
+    pub transport: &'static str,
+    /// Key exchange group of the TLS under it, when known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_group: Option<&'static str>,
     /// Bytes from the server to the client.
     pub bytes_sent: u64,
     /// Bytes from the client to the server.
@@ -60,10 +65,10 @@ pub struct LiveParty {
 }
 
 impl LiveParty {
-    fn of(party: &Party) -> Self {
+    fn of(facts: &ConnectionFacts, party: &Party) -> Self {
         Self {
             workload: party.workload.as_ref().map(|w| w.object_name().to_string()),
-            identity: party.identity.as_ref().map(ToString::to_string),
+            identity: facts.proven(party).map(ToString::to_string),
             address: party.address.map(|a| a.to_string()),
         }
     }
@@ -96,12 +101,14 @@ impl LiveEntry {
             id: self.id,
             direction: facts.direction.as_str(),
             reporter: facts.reporter.as_str(),
-            source: LiveParty::of(&facts.source),
-            destination: LiveParty::of(&facts.destination),
+            source: LiveParty::of(&facts, &facts.source),
+            destination: LiveParty::of(&facts, &facts.destination),
             service: facts.service.as_ref().map(|s| s.name.hostname.to_string()),
             hbone_address: facts.hbone_address.clone(),
             security: facts.security.as_str(),
             policy: facts.policy.clone(),
+            transport: facts.transport.as_str(),
+            tls_group: facts.tls_group,
             bytes_sent: self.counts.sent(),
             bytes_received: self.counts.received(),
             age_ms: u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX),

@@ -4,7 +4,7 @@ mod format;
 mod time;
 mod writer;
 
-pub(crate) use time::rfc3339;
+pub use time::rfc3339;
 pub(crate) use writer::dropped;
 
 use crate::access::Line;
@@ -80,6 +80,8 @@ static OUTPUT: OnceLock<Output> = OnceLock::new();
 #[derive(Debug)]
 pub struct LogHandle {
     queue: LogQueue,
+    /// The filter the process began with.
+    first: String,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -96,6 +98,22 @@ impl LogHandle {
                 filter: filter.into(),
                 why: e.to_string(),
             })
+    }
+
+    /// The filter in force.
+    pub fn filter(&self) -> String {
+        // An error means that the subscriber is gone, and with it the log.
+        self.filter
+            .with_current(ToString::to_string)
+            .unwrap_or_default()
+    }
+
+    /// Goes back to the filter the process began with.
+    ///
+    /// # Errors
+    /// When the filter cannot be changed any more.
+    pub fn reset_filter(&self) -> Result<(), LoggingError> {
+        self.set_filter(&self.first)
     }
 
     /// Waits until what was logged so far is written, a short time at most.
@@ -143,6 +161,7 @@ pub fn init_logging_to(
     filter: &str,
     output: impl io::Write + Send + 'static,
 ) -> Result<LogHandle, LoggingError> {
+    let first = filter.to_owned();
     let (filter, reload) = reload::Layer::new(parse_filter(filter)?);
     let queue = LogQueue::start(output)?;
     let lines = tracing_subscriber::fmt::layer()
@@ -158,6 +177,7 @@ pub fn init_logging_to(
     OUTPUT.set(access).map_err(|_| LoggingError::Twice)?;
     Ok(LogHandle {
         queue,
+        first,
         filter: reload,
     })
 }
@@ -167,9 +187,28 @@ pub(crate) fn write_access(level: Level, target: &str, message: &str, line: &Lin
     let Some(output) = OUTPUT.get() else {
         return;
     };
+    let text = render(
+        output.format,
+        SystemTime::now(),
+        level,
+        target,
+        message,
+        line,
+    );
+    output.queue.put(text.into_bytes());
+}
+
+/// The line of an access record, with its line feed.
+pub(crate) fn render(
+    format: LogFormat,
+    now: SystemTime,
+    level: Level,
+    target: &str,
+    message: &str,
+    line: &Line<'_>,
+) -> String {
     let mut text = String::with_capacity(1024);
-    let now = SystemTime::now();
-    match output.format {
+    match format {
         LogFormat::Plain => {
             format::plain_head(&mut text, now, level, target);
             text.push_str(message);
@@ -183,5 +222,5 @@ pub(crate) fn write_access(level: Level, target: &str, message: &str, line: &Lin
         }
     }
     text.push('\n');
-    output.queue.put(text.into_bytes());
+    text
 }

@@ -190,6 +190,28 @@ fn bytes(count: u64) -> f64 {
     count as f64
 }
 
+/// The response flag of a connection: one of those that Istio's ztunnel knows
+/// (interop/telemetry.md section 3), so that what is made for it finds every failure. The reason's
+/// code, which tells more, is a label of its own.
+pub(crate) fn tcp_flag(reason: Reason) -> &'static str {
+    match reason {
+        // The client went, or we did: nothing failed to be reached.
+        Reason::DownstreamReset | Reason::Drained => "-",
+        // The tunnel was there; what it should lead to was not given.
+        Reason::TunnelRefused => "CONNECT",
+        other => match other.response_flag() {
+            flag @ ("-"
+            | "DENY"
+            | "TLS_FAILURE"
+            | "H2_HANDSHAKE_FAILURE"
+            | "NETWORK_POLICY"
+            | "IDENTITY_ERROR"
+            | "CERT_REVOKED") => flag,
+            _ => "CONNECT",
+        },
+    }
+}
+
 /// The response flag of a request: Envoy's own, which users grep for (interop/telemetry.md 5). It
 /// differs from the flag of a connection where ztunnel and Envoy differ.
 pub(crate) fn request_flag(reason: Reason) -> &'static str {

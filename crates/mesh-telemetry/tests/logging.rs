@@ -47,9 +47,9 @@ fn access_records_and_events_share_one_log_and_one_filter() {
     let facts = ConnectionFacts::new(Reporter::Source, Direction::Outbound);
     tracing::info!(pods = 3, "started");
     metrics.connection(facts.clone()).end(Reason::Ok, None);
-    metrics
-        .connection(facts.clone())
-        .end(Reason::ConnectFailed, Some("refused".into()));
+    let failed = metrics.connection(facts.clone());
+    failed.established();
+    failed.end(Reason::ConnectFailed, Some("refused".into()));
     let request = http::Request::get("/").body(()).unwrap();
     let request = RequestFacts::of(Reporter::Destination, &request);
     metrics.request(request).end(200, Reason::Ok, None);
@@ -90,6 +90,10 @@ fn access_records_and_events_share_one_log_and_one_filter() {
 
     log.set_filter("info,access=error").unwrap();
     metrics.connection(facts.clone()).end(Reason::Ok, None);
+    let denied = metrics.connection(facts.clone());
+    denied.established();
+    denied.end(Reason::PolicyDenied, None);
+    // A warning: nothing is known of either end.
     metrics.connection(facts).end(Reason::PolicyDenied, None);
     drop(log);
     let lines = sink.take();

@@ -214,6 +214,7 @@ pub fn policy(
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     }
 }
 

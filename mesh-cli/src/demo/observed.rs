@@ -142,7 +142,7 @@ fn record(process: &str, line: &str) -> Option<Record> {
     let value: Value = serde_json::from_str(line).ok()?;
     let field = |name: &str| value.get(name).and_then(Value::as_str);
     let layer = match field("message")? {
-        "connection complete" => Layer::L4,
+        "connection complete" | "connection failed" => Layer::L4,
         "request complete" => Layer::L7,
         _ => return None,
     };

@@ -278,6 +278,7 @@ pub(super) fn policy(action: Action, matches: Vec<PolicyMatch>) -> Authorization
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     }
 }
 

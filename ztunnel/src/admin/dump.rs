@@ -1,14 +1,20 @@
 //! `/config_dump`: what this process knows, under the names that existing tools read
 //! (interop/telemetry.md section 3).
 
+mod certificate;
+mod pod;
+mod service;
+
 use crate::node::Node;
+use certificate::CertificateDump;
 use mesh_discovery::DiscoveryStatus;
-use mesh_identity::CertificateStatus;
 use mesh_model::{
     Action, AuthorizationPolicy, GatewayAddress, GatewayDestination, Health, NetworkMode,
-    PolicyScope, Service, Snapshot, TunnelProtocol, Workload,
+    PolicyScope, ServicePort, TunnelProtocol, Workload,
 };
+use pod::PodDump;
 use serde::Serialize;
+use service::ServiceDump;
 use std::collections::BTreeMap;
 
 /// The whole page.
@@ -18,10 +24,12 @@ pub(super) struct ConfigDump<'a> {
     workloads: Vec<WorkloadDump>,
     services: Vec<ServiceDump>,
     policies: Vec<PolicyDump>,
-    certificates: Vec<CertificateStatus>,
+    certificates: Vec<CertificateDump>,
+    /// The pods of this node, by `namespace/name`, with their connections.
+    workload_state: BTreeMap<String, PodDump>,
     discovery: &'a DiscoveryStatus,
-    config: &'a str,
-    version: &'static str,
+    config: ConfigText<'a>,
+    version: VersionDump,
     connections: usize,
 }
 
@@ -39,11 +47,39 @@ impl<'a> ConfigDump<'a> {
             workloads,
             services,
             policies: snapshot.policies().map(|p| PolicyDump::of(p)).collect(),
-            certificates: node.identities.list(),
+            certificates: certificates(node),
+            workload_state: PodDump::all(node),
             discovery,
-            config,
-            version: env!("CARGO_PKG_VERSION"),
+            config: ConfigText { settings: config },
+            version: VersionDump::new(),
             connections: node.limit.used(),
+        }
+    }
+}
+
+fn certificates(node: &Node) -> Vec<CertificateDump> {
+    let list = node.identities.list();
+    list.into_iter().map(CertificateDump::of).collect()
+}
+
+#[derive(Serialize)]
+struct ConfigText<'a> {
+    settings: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionDump {
+    version: &'static str,
+    /// What `istioctl` shows as the proxy's version.
+    istio_version: &'static str,
+}
+
+impl VersionDump {
+    const fn new() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            istio_version: env!("CARGO_PKG_VERSION"),
         }
     }
 }
@@ -69,10 +105,31 @@ struct WorkloadDump {
     network_mode: &'static str,
     native_tunnel: bool,
     capacity: u32,
-    services: Vec<String>,
+    /// Service port to target port, by `namespace/hostname`.
+    services: BTreeMap<String, BTreeMap<u16, u16>>,
     authorization_policies: Vec<String>,
+    locality: LocalityDump,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waypoint: Option<GatewayDump>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_gateway: Option<GatewayDump>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_tunnel: Option<ApplicationTunnelDump>,
+}
+
+#[derive(Serialize)]
+struct LocalityDump {
+    region: String,
+    zone: String,
+    subzone: String,
+}
+
+#[derive(Serialize)]
+struct ApplicationTunnelDump {
+    protocol: &'static str,
+    port: Option<u16>,
 }
 
 impl WorkloadDump {
@@ -95,86 +152,90 @@ impl WorkloadDump {
             canonical_revision: workload.canonical_revision.to_string(),
             node: workload.node.to_string(),
             cluster_id: workload.cluster.to_string(),
-            status: match workload.health {
-                Health::Healthy => "Healthy",
-                Health::Unhealthy => "Unhealthy",
-            },
+            status: health(workload.health),
             network_mode: match workload.network_mode {
                 NetworkMode::Standard => "Standard",
                 NetworkMode::HostNetwork => "HostNetwork",
             },
             native_tunnel: workload.native_tunnel,
             capacity: workload.capacity,
-            services: workload.services.keys().map(ToString::to_string).collect(),
+            services: workload
+                .services
+                .iter()
+                .map(|(name, ports)| (name.to_string(), port_map(ports)))
+                .collect(),
             authorization_policies: workload
                 .authorization_policies
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            locality: LocalityDump {
+                region: workload.locality.region.to_string(),
+                zone: workload.locality.zone.to_string(),
+                subzone: workload.locality.subzone.to_string(),
+            },
+            hostname: workload.hostname.as_ref().map(ToString::to_string),
             waypoint: workload.waypoint.as_ref().map(GatewayDump::of),
+            network_gateway: workload.network_gateway.as_ref().map(GatewayDump::of),
+            application_tunnel: workload
+                .application_tunnel
+                .map(|tunnel| ApplicationTunnelDump {
+                    protocol: if tunnel.proxy_protocol {
+                        "PROXY"
+                    } else {
+                        "NONE"
+                    },
+                    port: tunnel.port,
+                }),
         }
     }
+}
+
+const fn health(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "Healthy",
+        Health::Unhealthy => "Unhealthy",
+    }
+}
+
+fn port_map(ports: &[ServicePort]) -> BTreeMap<u16, u16> {
+    ports
+        .iter()
+        .map(|p| (p.service_port, p.target_port))
+        .collect()
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct GatewayDump {
-    destination: String,
+    destination: DestinationDump,
     hbone_mtls_port: u16,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum DestinationDump {
+    /// `network/ip`.
+    Address(String),
+    Hostname {
+        namespace: String,
+        hostname: String,
+    },
 }
 
 impl GatewayDump {
     fn of(gateway: &GatewayAddress) -> Self {
         Self {
             destination: match &gateway.destination {
-                GatewayDestination::Hostname(name) => name.to_string(),
-                GatewayDestination::Address(address) => address.to_string(),
+                GatewayDestination::Hostname(name) => DestinationDump::Hostname {
+                    namespace: name.namespace.to_string(),
+                    hostname: name.hostname.to_string(),
+                },
+                GatewayDestination::Address(a) => {
+                    DestinationDump::Address(format!("{}/{}", a.network, a.address))
+                }
             },
             hbone_mtls_port: gateway.hbone_port,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ServiceDump {
-    name: String,
-    namespace: String,
-    hostname: String,
-    vips: Vec<String>,
-    ports: BTreeMap<u16, u16>,
-    endpoints: Vec<String>,
-    subject_alt_names: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waypoint: Option<GatewayDump>,
-}
-
-impl ServiceDump {
-    fn of(snapshot: &Snapshot, service: &Service) -> Self {
-        Self {
-            name: service.short_name.to_string(),
-            namespace: service.name.namespace.to_string(),
-            hostname: service.name.hostname.to_string(),
-            vips: service
-                .vips
-                .iter()
-                .map(|(network, range)| format!("{network}/{range}"))
-                .collect(),
-            ports: service
-                .ports
-                .iter()
-                .map(|p| (p.service_port, p.target_port))
-                .collect(),
-            endpoints: snapshot
-                .endpoints(&service.name)
-                .map(|w| w.uid.to_string())
-                .collect(),
-            subject_alt_names: service
-                .subject_alt_names
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-            waypoint: service.waypoint.as_ref().map(GatewayDump::of),
         }
     }
 }
@@ -189,6 +250,8 @@ struct PolicyDump {
     dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     invalid: Option<String>,
+    /// A DENY whose HTTP conditions do not reach this proxy: it may deny nothing.
+    http_dropped: bool,
     /// The rules as they are evaluated.
     rules: Vec<String>,
 }
@@ -210,6 +273,7 @@ impl PolicyDump {
             },
             dry_run: policy.dry_run,
             invalid: policy.invalid.as_ref().map(ToString::to_string),
+            http_dropped: policy.http_dropped,
             rules: policy.rules.iter().map(|r| format!("{r:?}")).collect(),
         }
     }

@@ -4,6 +4,8 @@
 mod agent;
 mod mesh;
 mod netns;
+mod policies;
+mod scrape;
 mod timers;
 
 use super::*;

@@ -48,6 +48,8 @@ pub(crate) struct Proxy {
     pub(crate) original_source: bool,
     /// Tell clients about the destination workload.
     pub(crate) response_baggage: bool,
+    /// Log at INFO which policy matched.
+    pub(crate) policy_info_logging: bool,
     /// The node whose workloads are ours; empty: any.
     pub(crate) node_name: Arc<str>,
     /// Our network.

@@ -130,12 +130,14 @@ fn policy_matches(p: &AuthorizationPolicy, case: &Case) -> bool {
 }
 
 fn oracle(set: &PolicySet, case: &Case) -> Reason {
+    let strict = set.compatibility == PolicyCompatibility::Strict;
     let live = || set.policies.iter().filter(|p| !p.dry_run);
-    let readable = |action| live().filter(move |p| p.action == action && p.invalid.is_none());
+    let readable =
+        |action| live().filter(move |p| p.action == action && (p.invalid.is_none() || !strict));
     if readable(Action::Deny).any(|p| policy_matches(p, case)) {
         return Reason::PolicyDenied;
     }
-    if !set.missing.is_empty() || live().any(|p| p.invalid.is_some()) {
+    if strict && (!set.missing.is_empty() || live().any(|p| p.invalid.is_some())) {
         return Reason::PolicyUnavailable;
     }
     if readable(Action::Allow).count() == 0
@@ -144,6 +146,40 @@ fn oracle(set: &PolicySet, case: &Case) -> Reason {
         return Reason::Ok;
     }
     Reason::PolicyDenied
+}
+
+/// What each dry-run policy would do by itself beside the enforced ones and its like.
+fn oracle_dry_run(set: &PolicySet, case: &Case) -> Vec<ObjectName> {
+    let strict = set.compatibility == PolicyCompatibility::Strict;
+    let broken = |p: &AuthorizationPolicy| strict && p.invalid.is_some();
+    let mut some_allow = false;
+    for p in &set.policies {
+        some_allow |= p.action == Action::Allow && !broken(p) && policy_matches(p, case);
+    }
+    let mut names = Vec::new();
+    for p in &set.policies {
+        let denies = broken(p)
+            || (p.action == Action::Deny && policy_matches(p, case))
+            || (p.action == Action::Allow && !some_allow);
+        if p.dry_run && denies {
+            names.push(p.name.clone());
+        }
+    }
+    names
+}
+
+/// The causes by which enforced policies are not evaluated as written.
+fn oracle_gaps(set: &PolicySet, case: &Case) -> Vec<GapCause> {
+    let mut causes = vec![GapCause::Missing; set.missing.len()];
+    for p in set.policies.iter().filter(|p| !p.dry_run) {
+        let noop = p.action == Action::Deny && p.http_dropped && !policy_matches(p, case);
+        if p.invalid.is_some() {
+            causes.push(GapCause::Unreadable);
+        } else if noop {
+            causes.push(GapCause::HttpDropped);
+        }
+    }
+    causes
 }
 
 fn word() -> impl Strategy<Value = StringMatch> {
@@ -241,12 +277,15 @@ fn any_match() -> impl Strategy<Value = PolicyMatch> {
 fn any_policy() -> impl Strategy<Value = AuthorizationPolicy> {
     let clause = vec(any_match(), 0..3).prop_map(|matches| PolicyClause { matches });
     let rule = vec(clause, 0..3).prop_map(|clauses| PolicyRule { clauses });
-    let parts = (vec(rule, 0..3), any::<bool>(), 0..8u8, 0..8u8);
-    parts.prop_map(|(rules, allow, dry_run, invalid)| AuthorizationPolicy {
-        dry_run: dry_run == 0,
-        invalid: (invalid == 0).then(|| "unreadable".into()),
-        ..policy("p", if allow { Action::Allow } else { Action::Deny }, rules)
-    })
+    let parts = (vec(rule, 0..3), any::<bool>(), 0..8u8, 0..8u8, 0..8u8);
+    parts.prop_map(
+        |(rules, allow, dry_run, invalid, dropped)| AuthorizationPolicy {
+            dry_run: dry_run == 0,
+            http_dropped: dropped == 0,
+            invalid: (invalid == 0).then(|| "unreadable".into()),
+            ..policy("p", if allow { Action::Allow } else { Action::Deny }, rules)
+        },
+    )
 }
 
 fn any_case() -> impl Strategy<Value = Case> {
@@ -279,9 +318,13 @@ proptest! {
     fn authorize_agrees_with_the_oracle(
         policies in vec(any_policy(), 0..4),
         missing in 0..10u8,
+        istio in any::<bool>(),
         case in any_case(),
     ) {
         let mut policies = set(policies);
+        if istio {
+            policies.compatibility = PolicyCompatibility::Istio;
+        }
         if missing == 0 {
             policies.missing.push(ObjectName::new("demo", "gone"));
         }
@@ -300,6 +343,9 @@ proptest! {
         let decision = authorize(&policies, &connection, request.as_ref());
         prop_assert_eq!(decision.reason, oracle(&policies, &case));
         prop_assert_eq!(decision.allowed, decision.reason == Reason::Ok);
+        prop_assert_eq!(&decision.dry_run, &oracle_dry_run(&policies, &case));
+        let causes: Vec<GapCause> = decision.gaps.iter().map(|g| g.cause).collect();
+        prop_assert_eq!(causes, oracle_gaps(&policies, &case));
 
         // Dry-run policies change nothing.
         policies.policies.retain(|p| !p.dry_run);

@@ -2,7 +2,7 @@
 
 use crate::codec;
 use crate::hub::Hub;
-use mesh_model::ResourceKey;
+use mesh_model::{PolicyCompatibility, Resource, ResourceKey};
 use mesh_proto::discovery::Resource as WireResource;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,8 @@ impl Held {
     }
 
     /// Takes in one resource. A refused one leaves the old version of it in place; a refused
-    /// policy without an old version is stood in for by one that denies.
+    /// policy without an old version is stood in for by one that denies, unless policies are to be
+    /// read as Istio's ztunnel reads them.
     pub(super) fn apply(
         &mut self,
         hub: &mut Hub,
@@ -86,26 +87,28 @@ impl Held {
         };
         match codec::decode(payload_type, &name, &any.value) {
             Ok(resource) => {
-                let key = resource.key();
-                if let Some(old) = entries.get(&name).filter(|old| old.key != key) {
-                    hub.remove(&old.key);
-                }
-                hub.upsert(resource);
                 hub.clear_rejection(type_url, &name);
-                let version = Some(version);
-                entries.insert(name, Entry { version, key });
+                put(entries, hub, name, Some(version), resource);
                 Ok(())
             }
             Err(error) => {
                 let why: String = error.to_string().chars().take(ERROR_BYTES_MAX).collect();
                 hub.reject(type_url, &name, why.clone());
+                let lenient = hub.compatibility() == PolicyCompatibility::Istio;
+                if lenient
+                    && let Some(read) =
+                        codec::decode_leniently(payload_type, &name, &any.value, &why)
+                {
+                    tracing::warn!(type_url, why, "entries of a policy are left out");
+                    put(entries, hub, name, Some(version), read);
+                    return Ok(());
+                }
                 if let Some(old) = entries.get_mut(&name) {
                     old.version = None;
-                } else if let Some(stand_in) = codec::unreadable(type_url, &name, &any.value, &why)
+                } else if !lenient
+                    && let Some(stand_in) = codec::unreadable(type_url, &name, &any.value, &why)
                 {
-                    let key = stand_in.key();
-                    hub.upsert(stand_in);
-                    entries.insert(name, Entry { version: None, key });
+                    put(entries, hub, name, None, stand_in);
                 }
                 Err(why)
             }
@@ -120,4 +123,19 @@ impl Held {
             hub.remove(&entry.key);
         }
     }
+}
+
+fn put(
+    entries: &mut BTreeMap<String, Entry>,
+    hub: &mut Hub,
+    name: String,
+    version: Option<String>,
+    resource: Resource,
+) {
+    let key = resource.key();
+    if let Some(old) = entries.get(&name).filter(|old| old.key != key) {
+        hub.remove(&old.key);
+    }
+    hub.upsert(resource);
+    entries.insert(name, Entry { version, key });
 }

@@ -1,10 +1,14 @@
 //! The client against a control plane that follows a script, over real sockets.
 
+mod large;
+mod policies;
+
 use crate::codec::{TYPE_ADDRESS, TYPE_AUTHORIZATION, TYPES_L4, encode};
 use crate::{Discovery, NodeInfo, Role, Source};
 use mesh_grpc::{ChannelSettings, TextSource};
 use mesh_model::{
-    Action, AuthorizationPolicy, ObjectName, PolicyScope, Resource, Snapshot, Workload, WorkloadUid,
+    Action, AuthorizationPolicy, ObjectName, PolicyCompatibility, PolicyScope, Resource, Service,
+    ServiceName, ServicePort, Snapshot, Workload, WorkloadUid,
 };
 use mesh_net::{ListenOptions, listen};
 use mesh_proto::discovery::aggregated_discovery_service_server::{
@@ -15,6 +19,7 @@ use mesh_proto::discovery::{
 };
 use mesh_proto::security;
 use mesh_runtime::{Readiness, Scope};
+use mesh_telemetry::Metrics;
 use prost::Message;
 use prost_types::Any;
 use std::net::SocketAddr;
@@ -66,6 +71,7 @@ impl AggregatedDiscoveryService for Script {
 }
 
 struct World {
+    metrics: Metrics,
     scope: Scope,
     readiness: Readiness,
     discovery: Discovery,
@@ -74,6 +80,11 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        Self::start_with(PolicyCompatibility::Strict)
+    }
+
+    fn start_with(compatibility: PolicyCompatibility) -> Self {
+        let metrics = Metrics::new("test");
         let scope = Scope::new();
         let (sender, sessions) = mpsc::channel(4);
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -105,11 +116,14 @@ impl World {
                 node: "node-1".into(),
                 cluster: "Kubernetes".into(),
                 network: String::new(),
+                metadata: std::collections::BTreeMap::new(),
             },
             kinds: TYPES_L4.to_vec(),
         };
-        let discovery = crate::start(source, &scope, readiness.gate("discovery"));
+        let gate = readiness.gate("discovery");
+        let discovery = crate::start_proxy(source, compatibility, &metrics, &scope, gate);
         Self {
+            metrics,
             scope,
             readiness,
             discovery,
@@ -196,6 +210,7 @@ fn policy(action: Action) -> WireResource {
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     };
     wire(&Resource::Policy(Arc::new(policy)), "v1")
 }
@@ -332,32 +347,6 @@ async fn state_outlives_the_stream_and_a_reconnect_tells_what_is_held() {
 }
 
 #[tokio::test]
-async fn a_new_policy_that_cannot_be_read_denies_until_it_is_mended() {
-    let mut world = World::start();
-    let mut session = world.settled().await;
-    let refused = response(TYPE_AUTHORIZATION, "1", vec![broken_policy()]);
-    let answer = session.respond(refused).await;
-    assert!(answer.error_detail.unwrap().message.contains("action"));
-    let snapshot = world.until(|s| s.policies().count() == 1).await;
-    let stand_in = snapshot.policies().next().unwrap();
-    assert_eq!(stand_in.action, Action::Deny);
-    assert!(stand_in.invalid.is_some());
-    session
-        .respond(response(
-            TYPE_AUTHORIZATION,
-            "2",
-            vec![policy(Action::Allow)],
-        ))
-        .await;
-    world
-        .until(|s| {
-            s.policies()
-                .any(|p| p.action == Action::Allow && p.invalid.is_none())
-        })
-        .await;
-}
-
-#[tokio::test]
 async fn a_bad_update_of_a_policy_leaves_the_old_one() {
     let mut world = World::start();
     let mut session = world.settled().await;
@@ -390,7 +379,7 @@ async fn a_name_may_turn_from_workload_to_service() {
         .await;
     world.until(|s| has(s, "demo/x")).await;
     let name = "demo/x".parse().unwrap();
-    let service = Resource::Service(Arc::new(mesh_model::Service::new(name, "x")));
+    let service = Resource::Service(Arc::new(Service::new(name, "x")));
     session
         .respond(response(TYPE_ADDRESS, "2", vec![wire(&service, "v2")]))
         .await;
@@ -406,4 +395,72 @@ async fn a_type_not_asked_for_is_taken_as_read() {
     let answer = session.respond(odd).await;
     assert_eq!(answer.error_detail, None);
     assert_eq!(answer.type_url, "type.googleapis.com/odd");
+}
+
+/// A workload behind a service.
+fn endpoint(uid: &str, service: &ServiceName) -> WireResource {
+    let mut workload = Workload::new(uid, "demo", uid);
+    let port = ServicePort {
+        service_port: 80,
+        target_port: 8080,
+        app_protocol: mesh_model::AppProtocol::Unknown,
+    };
+    workload.services.insert(service.clone(), vec![port]);
+    wire(&Resource::Workload(Arc::new(workload)), "v1")
+}
+
+#[tokio::test]
+async fn endpoints_wait_for_their_service_and_are_counted_as_they_go() {
+    let mut world = World::start();
+    let mut session = world.settled().await;
+    let name = ServiceName::new("demo", "shop.demo");
+    let count = |s: &Snapshot| s.endpoints(&ServiceName::new("demo", "shop.demo")).count();
+    let early = vec![endpoint("a", &name), endpoint("b", &name)];
+    session.respond(response(TYPE_ADDRESS, "1", early)).await;
+    world
+        .until(|s| count(s) == 2 && s.service(&name).is_none())
+        .await;
+    let service = Resource::Service(Arc::new(Service::new(name.clone(), "shop")));
+    let late = vec![wire(&service, "v1"), endpoint("c", &name)];
+    session.respond(response(TYPE_ADDRESS, "2", late)).await;
+    world
+        .until(|s| count(s) == 3 && s.service(&name).is_some())
+        .await;
+    // The service is sent anew: its endpoints stay. One of them leaves it, one is gone.
+    let again = DeltaDiscoveryResponse {
+        removed_resources: vec!["a".into()],
+        ..response(TYPE_ADDRESS, "3", vec![wire(&service, "v2"), workload("b")])
+    };
+    session.respond(again).await;
+    world.until(|s| count(s) == 1 && has(s, "b")).await;
+    let gone = DeltaDiscoveryResponse {
+        removed_resources: vec![service.key().name.to_string()],
+        ..response(TYPE_ADDRESS, "4", Vec::new())
+    };
+    session.respond(gone).await;
+    world
+        .until(|s| s.service(&name).is_none() && count(s) == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn messages_bytes_and_ended_streams_are_counted() {
+    let mut world = World::start();
+    let mut session = world.settled().await;
+    let resources = vec![workload("a"), broken(TYPE_ADDRESS, "bad", vec![0xff])];
+    session
+        .respond(response(TYPE_ADDRESS, "1", resources))
+        .await;
+    drop(session);
+    world.session().await;
+    let text = world.metrics.encode();
+    let address = r#"{url="type.googleapis.com/istio.workload.Address"}"#;
+    let holds = |line: String| assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+    holds(format!("istio_xds_message_total{address} 2"));
+    holds(format!("strata_xds_resources_refused_total{address} 1"));
+    assert!(text.contains(&format!("istio_xds_message_bytes_total{address} ")));
+    let ended = text
+        .lines()
+        .find(|l| l.starts_with("istio_xds_connection_terminations_total"));
+    assert!(ended.is_some_and(|l| l.ends_with(" 1")), "{text}");
 }

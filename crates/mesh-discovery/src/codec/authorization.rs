@@ -1,7 +1,8 @@
 //! `istio.security.Authorization`: L4 policies.
 //!
 //! Entries that ztunnel would silently drop (an address of the wrong length, a text condition
-//! without a variant) are refused: dropping one may widen what the policy lets through.
+//! without a variant) are refused: dropping one may widen what the policy lets through. A lenient
+//! context drops them as it does.
 
 use super::DecodeError;
 use super::context::{Context, bytes_of};
@@ -11,6 +12,9 @@ use mesh_model::{
 };
 use mesh_proto::security as wire;
 use prost::Message;
+
+/// Extension of a DENY of which HTTP conditions were left out. Istio's ztunnel ignores extensions.
+const HTTP_DROPPED: &str = "strata.http-conditions-dropped";
 
 /// The L4 fields go on the wire; a projection holds no others.
 pub(super) fn encode(p: &AuthorizationPolicy) -> wire::Authorization {
@@ -38,7 +42,14 @@ pub(super) fn encode(p: &AuthorizationPolicy) -> wire::Authorization {
         .into(),
         groups: p.rules.iter().map(group).collect(),
         dry_run: p.dry_run,
-        extensions: Vec::new(),
+        extensions: p.http_dropped.then(http_dropped).into_iter().collect(),
+    }
+}
+
+fn http_dropped() -> wire::Extension {
+    wire::Extension {
+        name: HTTP_DROPPED.into(),
+        config: None,
     }
 }
 
@@ -98,9 +109,12 @@ fn scope(number: i32) -> Option<PolicyScope> {
     })
 }
 
-/// The scope of a policy of which the rest may be unreadable.
-pub(super) fn scope_of(value: &[u8]) -> Option<PolicyScope> {
-    scope(wire::Authorization::decode(value).ok()?.scope)
+/// The scope of a policy of which the rest may be unreadable, and whether it is in dry run.
+pub(super) fn reach_of(value: &[u8]) -> (Option<PolicyScope>, bool) {
+    match wire::Authorization::decode(value) {
+        Ok(policy) => (scope(policy.scope), policy.dry_run),
+        Err(_) => (None, false),
+    }
 }
 
 pub(super) fn decode(
@@ -125,6 +139,7 @@ pub(super) fn decode(
         dry_run: p.dry_run,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: p.extensions.iter().any(|e| e.name == HTTP_DROPPED),
     })
 }
 
@@ -145,15 +160,15 @@ fn rule(cx: &Context<'_>, i: usize, group: &wire::Group) -> Result<PolicyRule, D
 fn match_in(cx: &Context<'_>, field: &str, m: &wire::Match) -> Result<PolicyMatch, DecodeError> {
     let texts = |name: &str, list: &[wire::StringMatch]| {
         let one = |m| text_in(m).ok_or_else(|| cx.bad(format_args!("{field}.{name}"), "empty"));
-        list.iter().map(one).collect::<Result<Vec<_>, _>>()
+        entries(cx, list.iter().map(one))
     };
     let ranges = |name: &str, list: &[wire::Address]| {
         let one = |a| range_in(cx, &format!("{field}.{name}"), a);
-        list.iter().map(one).collect::<Result<Vec<_>, _>>()
+        entries(cx, list.iter().map(one))
     };
     let ports = |name: &str, list: &[u32]| {
         let one = |p: &u32| cx.port(format_args!("{field}.{name}"), *p);
-        list.iter().map(one).collect::<Result<Vec<_>, _>>()
+        entries(cx, list.iter().map(one))
     };
     Ok(PolicyMatch {
         namespaces: texts("namespaces", &m.namespaces)?,
@@ -170,6 +185,17 @@ fn match_in(cx: &Context<'_>, field: &str, m: &wire::Match) -> Result<PolicyMatc
         not_destination_ports: ports("not_destination_ports", &m.not_destination_ports)?,
         ..PolicyMatch::default()
     })
+}
+
+/// The entries of a list; the bad ones are refused or, in a lenient context, left out.
+fn entries<T>(
+    cx: &Context<'_>,
+    list: impl Iterator<Item = Result<T, DecodeError>>,
+) -> Result<Vec<T>, DecodeError> {
+    if cx.is_lenient() {
+        return Ok(list.filter_map(Result::ok).collect());
+    }
+    list.collect()
 }
 
 fn text_in(m: &wire::StringMatch) -> Option<StringMatch> {

@@ -8,11 +8,27 @@ use std::str::FromStr;
 /// The resource being decoded.
 pub(super) struct Context<'a> {
     name: &'a str,
+    lenient: bool,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(name: &'a str) -> Self {
-        Self { name }
+        Self {
+            name,
+            lenient: false,
+        }
+    }
+
+    /// A context in which bad entries of a policy's lists are left out of them.
+    pub(super) fn lenient(name: &'a str) -> Self {
+        Self {
+            name,
+            lenient: true,
+        }
+    }
+
+    pub(super) fn is_lenient(&self) -> bool {
+        self.lenient
     }
 
     /// A refusal of a field.

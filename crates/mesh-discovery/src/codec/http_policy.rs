@@ -144,6 +144,7 @@ pub(super) fn decode(
         dry_run: p.dry_run,
         targets: targets(p.targets),
         invalid: None,
+        http_dropped: false,
     })
 }
 

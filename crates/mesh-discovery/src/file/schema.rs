@@ -481,6 +481,7 @@ fn policy(y: YamlPolicy) -> Result<AuthorizationPolicy, String> {
         dry_run: y.dry_run,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     })
 }
 

@@ -59,6 +59,7 @@ fn deny_where(field: PolicyMatch) -> Resource {
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     }))
 }
 

@@ -1,7 +1,7 @@
 //! The builder against a naive rebuild, and the look-up rules.
 
 use super::*;
-use crate::{Cidr, ServicePort};
+use crate::{Cidr, ResourceKind, ServicePort};
 use proptest::prelude::*;
 
 fn workload(n: u8, service: u8) -> Arc<Workload> {
@@ -133,7 +133,88 @@ proptest! {
             let b: Vec<_> = want.endpoints(&name).collect();
             prop_assert_eq!(a, b);
         }
-        prop_assert_eq!(got.workloads.by_address.len(), want.workloads.by_address.len());
-        prop_assert_eq!(got.endpoints.by_service.len(), want.endpoints.by_service.len());
+        prop_assert_eq!(got.workloads.by_address.size(), want.workloads.by_address.size());
+        prop_assert_eq!(got.endpoints.by_service.size(), want.endpoints.by_service.size());
     }
+}
+
+fn scoped(n: u8, namespace: &str, scope: PolicyScope) -> Arc<AuthorizationPolicy> {
+    let name = ObjectName::new(namespace, format!("p{n}"));
+    Arc::new(AuthorizationPolicy::unreadable(name, scope, ""))
+}
+
+fn any_scope() -> impl Strategy<Value = PolicyScope> {
+    proptest::sample::select(vec![
+        PolicyScope::Global,
+        PolicyScope::Namespace,
+        PolicyScope::WorkloadSelector,
+        PolicyScope::Targets,
+    ])
+}
+
+proptest! {
+    /// After any history, what applies to a workload is what a search through all policies finds.
+    #[test]
+    fn scopes_apply_as_a_search_finds_them(
+        steps in proptest::collection::vec((0..6u8, any::<bool>(), any_scope(), 0..5u8), 0..40),
+        listed in proptest::collection::vec((0..6u8, any::<bool>()), 0..4),
+    ) {
+        let namespace = |own: bool| if own { "demo" } else { "root" };
+        let mut builder = SnapshotBuilder::new();
+        let mut all: BTreeMap<ObjectName, Arc<AuthorizationPolicy>> = BTreeMap::new();
+        for (n, own, scope, drop) in steps {
+            let policy = scoped(n, namespace(own), scope);
+            if drop == 0 {
+                builder.remove(&Resource::Policy(policy.clone()).key());
+                all.remove(&policy.name);
+            } else {
+                builder.upsert(Resource::Policy(policy.clone()));
+                all.insert(policy.name.clone(), policy);
+            }
+        }
+        let mut workload = Workload::new("u", "demo", "w");
+        let names: std::collections::BTreeSet<ObjectName> = listed
+            .into_iter()
+            .map(|(n, own)| ObjectName::new(namespace(own), format!("p{n}")))
+            .collect();
+        workload.authorization_policies = names.iter().cloned().collect();
+        let set = builder.snapshot().policies_for(&workload);
+        let applies = |p: &&Arc<AuthorizationPolicy>| match p.scope {
+            PolicyScope::Global => true,
+            PolicyScope::Namespace => &*p.name.namespace == "demo",
+            PolicyScope::WorkloadSelector => names.contains(&p.name),
+            PolicyScope::Targets => false,
+        };
+        let mut got: Vec<ObjectName> = set.policies.iter().map(|p| p.name.clone()).collect();
+        got.sort();
+        let want: Vec<ObjectName> = all.values().filter(applies).map(|p| p.name.clone()).collect();
+        prop_assert_eq!(got, want);
+        let missing: Vec<ObjectName> = names.into_iter().filter(|n| !all.contains_key(n)).collect();
+        prop_assert_eq!(set.missing, missing);
+    }
+}
+
+/// A change copies a path, not the state: what it does not touch is the same allocation before and
+/// after.
+#[test]
+fn successive_snapshots_share_what_has_not_changed() {
+    let mut b = SnapshotBuilder::new();
+    for n in 0..200 {
+        b.upsert(Resource::Workload(workload(n, n % 4)));
+    }
+    let before = b.snapshot();
+    b.upsert(Resource::Workload(workload(7, 2)));
+    let after = b.snapshot();
+    let at = |s: &Snapshot, n: u8| s.workload(&WorkloadUid(format!("uid-{n}").into())).cloned();
+    for n in (0..200).filter(|n| *n != 7) {
+        assert!(Arc::ptr_eq(
+            &at(&before, n).unwrap(),
+            &at(&after, n).unwrap()
+        ));
+    }
+    assert!(Arc::ptr_eq(&before.services, &after.services));
+    assert!(before.same_policies(&after));
+    // The snapshot that was handed out has not moved.
+    let of = |s: &Snapshot| s.endpoints(&service_name(2)).count();
+    assert_eq!((of(&before), of(&after)), (100, 101));
 }

@@ -44,6 +44,10 @@ pub(super) fn policy(decision: &Decision) -> String {
     for name in &decision.dry_run {
         text.push_str(&format!("; {name} would deny, and is in dry run"));
     }
+    for gap in &decision.gaps {
+        let (name, cause) = (&gap.policy, gap.cause.as_str());
+        text.push_str(&format!("; {name} is not evaluated as written ({cause})"));
+    }
     text
 }
 

@@ -61,6 +61,7 @@ fn policy(short: &str, action: Action, m: PolicyMatch) -> AuthorizationPolicy {
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     }
 }
 

@@ -14,6 +14,7 @@ fn policy(short: &str, scope: PolicyScope, rules: usize) -> AuthorizationPolicy 
         dry_run: false,
         targets: Vec::new(),
         invalid: None,
+        http_dropped: false,
     }
 }
 

@@ -97,7 +97,10 @@ async fn the_log_filter_is_set_or_refused() {
     for (query, status) in [
         ("?level=mesh_proxy=debug", "200"),
         ("?level=no=such=filter", "400"),
-        ("", "400"),
+        ("?odd=1", "400"),
+        ("?level=mesh_proxy::admin:debug,warn", "200"),
+        ("", "200"),
+        ("?reset", "200"),
     ] {
         let answer = ask(served.at.admin, "POST", &format!("/logging{query}")).await;
         assert!(

@@ -5,6 +5,9 @@ use mesh_grpc::{ChannelSettings, TextSource};
 use mesh_identity::CertificateSource;
 use std::time::Duration;
 
+/// The control plane when no other is named.
+pub const XDS_ADDRESS_DEFAULT: &str = "https://mesh-control.strata-system.svc:15012";
+
 /// Flags for the control plane and the certificate authority.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ControlFlags {
@@ -12,7 +15,7 @@ pub struct ControlFlags {
     #[arg(
         long,
         env = "XDS_ADDRESS",
-        default_value = "https://mesh-control.strata-system.svc:15012",
+        default_value = XDS_ADDRESS_DEFAULT,
         value_parser = parse::with_scheme
     )]
     pub xds_address: String,
@@ -114,7 +117,7 @@ fn metadata(
 }
 
 /// The environment's variables that are text.
-fn environment() -> impl Iterator<Item = (String, String)> {
+pub(super) fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

@@ -1,7 +1,9 @@
 //! Where in the mesh a proxy is.
 
+use super::control::environment;
 use mesh_discovery::{NodeInfo, Role};
 use mesh_model::TRUST_DOMAIN_DEFAULT;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Flags that say where in the mesh a proxy is. Pod name, namespace and service account are not
@@ -51,8 +53,18 @@ impl PlaceFlags {
             node: self.node_name.clone(),
             cluster: self.cluster().into(),
             network: self.network.clone(),
+            metadata: metadata(environment()),
         }
     }
+}
+
+/// What `ISTIO_META_*` says of the proxy (interop/xds-workload.md section 2).
+fn metadata(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, String> {
+    let cut = |(name, value): (String, String)| {
+        let name = name.strip_prefix("ISTIO_META_")?;
+        (!name.is_empty()).then(|| (name.to_owned(), value))
+    };
+    variables.filter_map(cut).collect()
 }
 
 #[cfg(test)]
@@ -77,6 +89,18 @@ mod tests {
         assert_eq!(flags(&[]).cluster(), "Kubernetes");
         assert_eq!(flags(&["--cluster=b"]).cluster(), "b");
         assert_eq!(flags(&["--cluster=b", "--cluster-id=a"]).cluster(), "a");
+    }
+
+    #[test]
+    fn what_istio_says_of_the_proxy_is_passed_on() {
+        let variables = [
+            ("ISTIO_META_ZONE", "b"),
+            ("ISTIO_META_", "no"),
+            ("PATH", "/bin"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let found = metadata(variables.into_iter());
+        assert_eq!(found, BTreeMap::from([("ZONE".to_owned(), "b".to_owned())]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The process itself: its log, its threads, its end, its admin pages.
 
-use super::{Mistakes, parse};
+use super::{Mistakes, PolicyFlags, parse};
+use mesh_model::PolicyCompatibility;
 use mesh_telemetry::LogFormat;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub struct ProcessFlags {
     /// Readiness.
     #[arg(long, env = "READINESS_ADDR", default_value = "0.0.0.0:15021")]
     pub readiness_address: SocketAddr,
+    /// How policies are read.
+    #[command(flatten)]
+    pub policy: PolicyFlags,
 }
 
 /// The process, in the form it is run in.
@@ -48,6 +52,8 @@ pub struct Process {
     pub log_filter: String,
     /// Log format.
     pub log_format: LogFormat,
+    /// What becomes of policies that cannot be evaluated.
+    pub policy_compatibility: PolicyCompatibility,
 }
 
 /// Where the admin pages are.
@@ -76,6 +82,7 @@ impl ProcessFlags {
             },
             log_filter: self.log_filter.clone(),
             log_format: log_format.unwrap_or_default(),
+            policy_compatibility: self.policy.policy_compatibility,
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) enum Value<'a> {
     Text(Cow<'a, str>),
     /// An address: bare in plain lines.
     Address(SocketAddr),
+    /// An authority: bare in plain lines as long as it can be nothing else.
+    Authority(&'a str),
     /// A number: bare.
     Number(u64),
     /// Not known: `null` in JSON, left out of plain lines.
@@ -38,11 +40,20 @@ impl<'a> Value<'a> {
     fn to_json(&self) -> serde_json::Value {
         match self {
             Self::Text(text) => text.as_ref().into(),
+            Self::Authority(text) => (*text).into(),
             Self::Address(address) => address.to_string().into(),
             Self::Number(number) => (*number).into(),
             Self::Missing => serde_json::Value::Null,
         }
     }
+}
+
+/// Whether a text is a host or address with a port, of which nothing can be taken for another field.
+fn is_authority(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".:-_[]%".contains(&b))
 }
 
 /// Fields in the order they are written.
@@ -81,6 +92,8 @@ impl<'a> Line<'a> {
             // Writing to a String cannot fail.
             let _infallible = match value {
                 Value::Text(text) => write!(to, "{key}={text:?}"),
+                Value::Authority(text) if is_authority(text) => write!(to, "{key}={text}"),
+                Value::Authority(text) => write!(to, "{key}={text:?}"),
                 Value::Address(address) => write!(to, "{key}={address}"),
                 Value::Number(number) => write!(to, "{key}={number}"),
                 Value::Missing => Ok(()),
@@ -96,6 +109,7 @@ impl<'a> Line<'a> {
             to.push_str("\":");
             let _infallible = match value {
                 Value::Text(text) => write_json_text(to, text),
+                Value::Authority(text) => write_json_text(to, text),
                 Value::Address(address) => write!(to, "\"{address}\""),
                 Value::Number(number) => write!(to, "{number}"),
                 Value::Missing => to.write_str("null"),

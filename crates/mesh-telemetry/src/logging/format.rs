@@ -14,10 +14,21 @@ use tracing_subscriber::registry::LookupSpan;
 pub(super) fn plain_head(to: &mut String, now: SystemTime, level: Level, target: &str) {
     to.push_str(&rfc3339(now));
     to.push('\t');
-    to.push_str(level.as_str());
+    to.push_str(level_name(level));
     to.push('\t');
     to.push_str(target);
     to.push('\t');
+}
+
+/// Lower case, in both forms.
+const fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
 }
 
 /// The opening of an object with level, time, scope and message.
@@ -29,13 +40,7 @@ pub(super) fn json_head(
     message: &str,
 ) {
     to.push_str("{\"level\":\"");
-    to.push_str(match level {
-        Level::ERROR => "error",
-        Level::WARN => "warn",
-        Level::INFO => "info",
-        Level::DEBUG => "debug",
-        Level::TRACE => "trace",
-    });
+    to.push_str(level_name(level));
     to.push_str("\",\"time\":\"");
     to.push_str(&rfc3339(now));
     to.push_str("\",\"scope\":");

@@ -225,13 +225,19 @@ fn label_value(
 pub(crate) struct TcpSeries<'a> {
     pub(crate) traffic: &'a TrafficLabels,
     pub(crate) flag: &'static str,
+    /// Why the connections of the series ended; a label of ours.
+    pub(crate) reason: Option<&'static str>,
 }
 
 impl EncodeLabelSet for TcpSeries<'_> {
     fn encode(&self, to: &mut LabelSetEncoder<'_>) -> fmt::Result {
         self.traffic.encode_common(to)?;
         label(to, "request_protocol", "tcp")?;
-        label(to, "response_flags", self.flag)
+        label(to, "response_flags", self.flag)?;
+        match self.reason {
+            Some(reason) => label(to, "reason", reason),
+            None => Ok(()),
+        }
     }
 }
 

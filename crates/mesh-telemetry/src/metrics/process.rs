@@ -47,6 +47,10 @@ impl Collector for ProcessCollector {
         if let Some(count) = open_files() {
             gauge(&mut to, "process_open_fds", "Open file descriptors.", count)?;
         }
+        if let Some(count) = max_files() {
+            let help = "File descriptors that may be open.";
+            gauge(&mut to, "process_max_fds", help, count)?;
+        }
         Ok(())
     }
 }
@@ -112,6 +116,18 @@ fn open_files() -> Option<i64> {
     i64::try_from(entries.saturating_sub(1)).ok()
 }
 
+fn max_files() -> Option<i64> {
+    parse_max_files(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// The soft limit; none when there is no limit.
+fn parse_max_files(limits: &str) -> Option<i64> {
+    let line = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +139,9 @@ mod tests {
         assert_eq!(status.threads, 3);
         let stat = "1 (a ) b) S 1 1 1 0 -1 4194560 1 1 0 0 150 50 0 0 20";
         assert_eq!(parse_cpu_seconds(stat), Some(2.0));
+        let limits =
+            "Limit  Soft  Hard\nMax open files            1024                 4096    files\n";
+        assert_eq!(parse_max_files(limits), Some(1024));
         assert!(Status::parse("").is_none());
         assert!(parse_cpu_seconds("1").is_none());
     }

@@ -5,6 +5,7 @@
 //! that happened is itself a metric.
 
 use super::labels::{RequestLabels, TcpSeries, TrafficLabels};
+use super::tcp_flag;
 use crate::live::held;
 use mesh_model::Reason;
 use prometheus_client::collector::Collector;
@@ -51,13 +52,25 @@ pub(crate) struct ConnectionHandles {
     pub(crate) sent_bytes: Counter,
     pub(crate) received_bytes: Counter,
     opened: Counter,
+    /// By the reason's code.
     ended: Mutex<BTreeMap<&'static str, Ended>>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Ended {
+    flag: &'static str,
     closed: Counter,
     failed: Counter,
+}
+
+impl Ended {
+    fn of(reason: Reason) -> Self {
+        Self {
+            flag: tcp_flag(reason),
+            closed: Counter::default(),
+            failed: Counter::default(),
+        }
+    }
 }
 
 impl ConnectionHandles {
@@ -67,8 +80,8 @@ impl ConnectionHandles {
 
     pub(crate) fn closed(&self, reason: Reason) {
         let ended = held(&self.ended)
-            .entry(reason.response_flag())
-            .or_default()
+            .entry(reason.code())
+            .or_insert_with(|| Ended::of(reason))
             .clone();
         ended.closed.inc();
         if never_served(reason) {
@@ -249,25 +262,40 @@ fn tcp_families(to: &mut DescriptorEncoder<'_>, connections: &Connections) -> fm
     ];
     for (name, help, field) in families {
         let series = connections.iter().map(|(traffic, handles)| {
-            let flag = NO_FLAG;
-            (TcpSeries { traffic, flag }, field(handles).clone())
+            let labels = TcpSeries {
+                traffic,
+                flag: NO_FLAG,
+                reason: None,
+            };
+            (labels, field(handles).clone())
         });
         family(to, name, help, Counter::<u64>::TYPE, series)?;
     }
     Ok(())
 }
 
+/// The labels of a series of endings: whose, flag and reason.
+type EndLabels<'a> = (&'a TrafficLabels, &'static str, &'static str);
+
+fn ended_series<'a>((traffic, flag, reason): &EndLabels<'a>) -> TcpSeries<'a> {
+    TcpSeries {
+        traffic,
+        flag,
+        reason: Some(reason),
+    }
+}
+
 fn ended_families(to: &mut DescriptorEncoder<'_>, connections: &Connections) -> fmt::Result {
     let mut ended = Vec::new();
     for (traffic, handles) in connections {
-        for (flag, counts) in held(&handles.ended).iter() {
-            ended.push((traffic, *flag, counts.clone()));
+        for (reason, counts) in held(&handles.ended).iter() {
+            let labels = (traffic, counts.flag, *reason);
+            ended.push((labels, counts.clone()));
         }
     }
-    let closed = ended.iter().map(|(traffic, flag, counts)| {
-        let labels = TcpSeries { traffic, flag };
-        (labels, counts.closed.clone())
-    });
+    let closed = ended
+        .iter()
+        .map(|(labels, counts)| (ended_series(labels), counts.closed.clone()));
     family(
         to,
         "istio_tcp_connections_closed",
@@ -277,11 +305,8 @@ fn ended_families(to: &mut DescriptorEncoder<'_>, connections: &Connections) -> 
     )?;
     let failed = ended
         .iter()
-        .filter(|(_, _, counts)| counts.failed.get() > 0)
-        .map(|(traffic, flag, counts)| {
-            let labels = TcpSeries { traffic, flag };
-            (labels, counts.failed.clone())
-        });
+        .filter(|(_, counts)| counts.failed.get() > 0)
+        .map(|(labels, counts)| (ended_series(labels), counts.failed.clone()));
     family(
         to,
         "istio_tcp_connections_failed",

@@ -63,6 +63,20 @@ impl Mesh {
         write(&file, self.client_ip, self.app, self.vip.ip(), policies);
     }
 
+    /// As [`Self::write`], and the server's workload lists a policy.
+    pub(super) fn list_with(&self, policy: &str, policies: &str) {
+        let file = self.folder.path().join("mesh.yaml");
+        let (client, app, vip) = (self.client_ip, self.app, self.vip.ip());
+        let text = file_text(client, app, vip, policies);
+        let listed = format!("serviceAccount: server, authorizationPolicies: [{policy}],");
+        replace(&file, &text.replace("serviceAccount: server,", &listed));
+    }
+
+    /// The server's workload lists a policy that is not there.
+    pub(super) fn list(&self, policy: &str) {
+        self.list_with(policy, "");
+    }
+
     /// Leaves neither workload nor service.
     pub(super) fn forget_workloads(&self) {
         replace(&self.folder.path().join("mesh.yaml"), "workloads: []\n");
@@ -279,8 +293,12 @@ fn addresses() -> [IpAddr; 3] {
 
 /// Writes the file both nodes have as their control plane.
 pub(super) fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) {
+    replace(file, &file_text(client, app, vip, policies));
+}
+
+fn file_text(client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) -> String {
     let (server, port) = (app.ip(), app.port());
-    let text = format!(
+    format!(
         "workloads:\n\
          - {{name: client-1, namespace: demo, serviceAccount: client, workloadIps: [\"{client}\"], protocol: HBONE}}\n\
          - {{name: server-1, namespace: demo, serviceAccount: server, workloadIps: [\"{server}\"], protocol: HBONE, \
@@ -288,8 +306,7 @@ pub(super) fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, p
          services:\n\
          - {{name: web, namespace: demo, hostname: web.demo.svc.cluster.local, vips: [\"/{vip}\"], ports: {{'80': {port}}}}}\n\
          {policies}"
-    );
-    replace(file, &text);
+    )
 }
 
 /// Renamed into place, so that no half of it is ever read.

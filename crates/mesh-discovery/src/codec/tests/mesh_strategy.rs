@@ -254,5 +254,6 @@ pub(super) fn policy(
                 Vec::new()
             },
             invalid: None,
+            http_dropped: false,
         })
 }

@@ -47,7 +47,7 @@ fn plain_lines_are_tab_separated() {
     assert_eq!(
         columns[1..],
         [
-            "WARN",
+            "warn",
             "proxy:inbound{id=7}",
             "two\\nlines",
             "peer=\"10.0.0.1:80\" tries=3 ok=false"
