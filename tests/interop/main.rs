@@ -18,8 +18,11 @@
 )]
 
 mod apps;
+#[path = "../shared/bytes.rs"]
+mod bytes;
 mod matrix;
 mod mesh;
+mod names;
 mod pattern;
 mod rows;
 

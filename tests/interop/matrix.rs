@@ -86,7 +86,7 @@ impl Shared {
     pub(crate) fn trials(&self) -> Vec<Trial> {
         let mut trials = Vec::new();
         for pair in PAIRS {
-            for row in ROWS {
+            for row in ROWS.iter().filter(|row| row.is_for(pair)) {
                 let name = format!("{}: {}", pair.name(), row.name());
                 let shared = self.clone();
                 let body = move || {

@@ -1,11 +1,12 @@
-//! Six pods on two nodes, half of them behind our node proxy, half behind the peer, and one control
-//! plane and one authority, ours, for all.
+//! Eight pods on two nodes, half of them behind our node proxy, half behind the peer, and one waypoint,
+//! one control plane and one authority, ours, for all.
 
 use crate::apps::{self, Seen};
 use crate::matrix::Side;
 use anyhow::{Context, Result, bail};
 use mesh_lab::Place;
 use mesh_lab::forward;
+use mesh_lab::probe;
 use mesh_lab::process::{Process, ProcessSpec, Ready};
 use mesh_lab::topology::{NodeSpec, PodSpec as PlaceSpec, Topology};
 use mesh_lab::world::pods::{self, PodSpec};
@@ -13,6 +14,7 @@ use mesh_lab::world::processes::{self, AUTHORITY_NAME, CONTROL_NAME, Proxy};
 use mesh_lab::world::{AUTHORITY, CONTROL};
 use mesh_redirect::{InPodOptions, Mode, RuleSet};
 use mesh_runtime::Scope;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
@@ -25,6 +27,7 @@ use tempfile::TempDir;
 const PODS: &str = include_str!("configuration/pods.yaml");
 const SERVICES: &str = include_str!("configuration/services.yaml");
 const POLICIES: &str = include_str!("configuration/policies.yaml");
+const WAYPOINT: &str = include_str!("configuration/waypoint.yaml");
 /// The policy that is added and taken away.
 pub(crate) const CUT_POLICY: &str = include_str!("configuration/cut.yaml");
 
@@ -33,6 +36,9 @@ pub(crate) const STRANGER: &str = "stranger";
 const STRANGER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 30);
 /// How long a program may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Lifetime of certificates, both sides. The authority dates them 120 s back, so their half life is 15 s
+/// after their issue, and whatever is tried is tried while certificates change.
+const SECRET_TTL: &str = "150s";
 /// How long a proxy that was asked to end lets connections run on, both sides.
 pub(crate) const DRAIN: Duration = Duration::from_secs(10);
 /// Where the control plane and the authority are found inside a pod of the peer.
@@ -56,7 +62,7 @@ impl Mesh {
         let pods = pods::read(PODS)?;
         let topology = network(&pods)?;
         write_configuration(folder.path())?;
-        for pod in &pods {
+        for pod in pods.iter().filter(|pod| side(pod).is_some()) {
             let rules = RuleSet::new(&Mode::InPod(InPodOptions::default()));
             topology.pod(&pod.name)?.enter(|| rules.apply())??;
         }
@@ -76,8 +82,12 @@ impl Mesh {
             let place = mesh.topology.node(node)?.clone();
             mesh.run(&place, spec)?;
         }
-        for pod in pods.iter().filter(|pod| side(pod) == Side::Their) {
-            let spec = mesh.their_proxy(&binaries, peer, pod)?;
+        for pod in &pods {
+            let spec = match side(pod) {
+                Some(Side::Our) => continue,
+                Some(Side::Their) => mesh.their_proxy(&binaries, peer, pod)?,
+                None => mesh.waypoint(&binaries, pod)?,
+            };
             let place = mesh.topology.pod(&pod.name)?.clone();
             mesh.run(&place, spec)?;
         }
@@ -95,7 +105,7 @@ impl Mesh {
     /// The proxy that serves a pod.
     pub(crate) fn proxy_of(&mut self, pod: &str) -> Result<&mut Process> {
         let name = match pod {
-            "our-server" => "ztunnel node-2".to_owned(),
+            _ if pod.starts_with("our-") && pod.ends_with("-server") => "ztunnel node-2".to_owned(),
             _ if pod.starts_with("our-") => "ztunnel node-1".to_owned(),
             _ => peer_name(pod),
         };
@@ -158,7 +168,7 @@ impl Mesh {
         let token = processes::token(binaries, base, account, &format!("ztunnel-{node}"), node)?;
         let folder = base.join("pods").join(node);
         fs::create_dir_all(&folder)?;
-        let ours = |pod: &&PodSpec| pod.node == node && side(pod) == Side::Our;
+        let ours = |pod: &&PodSpec| pod.node == node && side(pod) == Some(Side::Our);
         for pod in pods.iter().filter(ours) {
             let path = self.topology.pod(&pod.name)?.path();
             let file = folder.join(format!("{}.yaml", pod.name));
@@ -173,6 +183,7 @@ impl Mesh {
         let address = self.topology.node(node)?.v4();
         Ok(proxy
             .ztunnel(node, address, &folder)
+            .env("SECRET_TTL", SECRET_TTL)
             .env("CONNECTION_TERMINATION_DEADLINE", drain()))
     }
 
@@ -203,10 +214,43 @@ impl Mesh {
             .env("INSTANCE_IP", pod.address.to_string())
             .env("PACKET_MARK", mesh_model::PACKET_MARK.to_string())
             .env("ENABLE_ORIG_SRC", "true")
-            // Our rules do not capture DNS unless asked.
-            .env("ISTIO_META_DNS_CAPTURE", "false")
+            .env("SECRET_TTL", SECRET_TTL)
+            // Our rules do not capture DNS unless asked; it answers those who ask it by address.
+            .env("ISTIO_META_DNS_CAPTURE", "true")
             .env("CONNECTION_TERMINATION_DEADLINE", drain())
             .env("RUST_LOG", "info"))
+    }
+
+    fn waypoint(&self, binaries: &Path, pod: &PodSpec) -> Result<ProcessSpec> {
+        let base = self.folder.path();
+        let account = format!("{}/{}", pod.namespace, pod.service_account);
+        let token = processes::token(binaries, base, &account, &pod.name, &pod.node)?;
+        let proxy = Proxy {
+            binaries,
+            folder: base,
+            token: &token,
+            otlp: None,
+        };
+        Ok(proxy.of_pod(pod)?.env("SECRET_TTL", SECRET_TTL))
+    }
+
+    /// The serial number of the certificate that a pod's proxy holds for an account, from the proxy's
+    /// own dump.
+    pub(crate) async fn serial(&mut self, pod: &str, account: &str) -> Result<String> {
+        let place = self.proxy_of(pod)?.place().clone();
+        let admin = (Ipv4Addr::LOCALHOST, 15000).into();
+        let dump = probe::get(&place, admin, "/config_dump").await?;
+        let dump: Value = serde_json::from_str(&dump.body).context("/config_dump")?;
+        let identity = format!("spiffe://cluster.local/ns/interop/sa/{account}");
+        let certificates = dump["certificates"].as_array();
+        let own = certificates
+            .and_then(|all| all.iter().find(|one| one["identity"] == identity.as_str()))
+            .with_context(|| format!("no certificate of {identity} in the dump"))?;
+        let serial = own["serial"].as_str();
+        serial
+            .or_else(|| own["certChain"][0]["serialNumber"].as_str())
+            .map(str::to_owned)
+            .with_context(|| format!("no serial number in {own}"))
     }
 
     fn run(&mut self, place: &Place, spec: ProcessSpec) -> Result<()> {
@@ -232,7 +276,7 @@ impl Background {
             if pod.name.ends_with("-server") {
                 servers.push(place.clone());
             }
-            if side(pod) == Side::Their {
+            if side(pod) == Some(Side::Their) {
                 for (port, to) in [(RELAY_XDS, CONTROL), (RELAY_CA, AUTHORITY)] {
                     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, port));
                     relays.push((place.enter(listen)??, to));
@@ -307,15 +351,14 @@ fn write_configuration(base: &Path) -> Result<()> {
     fs::write(folder.join("pods.yaml"), PODS)?;
     fs::write(folder.join("services.yaml"), SERVICES)?;
     fs::write(folder.join("policies.yaml"), POLICIES)?;
+    fs::write(folder.join("waypoint.yaml"), WAYPOINT)?;
     Ok(())
 }
 
-fn side(pod: &PodSpec) -> Side {
-    if pod.name.starts_with(Side::Our.as_str()) {
-        Side::Our
-    } else {
-        Side::Their
-    }
+/// Whose node proxy serves a pod; none serves the waypoint.
+fn side(pod: &PodSpec) -> Option<Side> {
+    let of_side = |side: &Side| pod.name.starts_with(side.as_str());
+    [Side::Our, Side::Their].into_iter().find(of_side)
 }
 
 fn peer_name(pod: &str) -> String {

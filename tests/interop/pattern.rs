@@ -1,34 +1,8 @@
-//! A stream of bytes that both ends know: what arrives is compared byte by byte, in order.
+//! The stream of bytes that both ends know, sent to an end and compared to an end.
 
+use crate::bytes::{PIECE, at};
 use anyhow::{Result, ensure};
-use std::sync::LazyLock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-
-/// A prime, so that no frame or buffer size divides the period: what is lost or swapped shows.
-const PERIOD: usize = 65_521;
-/// Bytes of one write and of the largest read.
-const PIECE: usize = 32 * 1024;
-
-/// Two periods, so that every piece is one slice.
-static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut period = Vec::with_capacity(PERIOD * 2);
-    for _ in 0..PERIOD {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        period.push(state.to_le_bytes()[3]);
-    }
-    let again = period.clone();
-    period.extend(again);
-    period
-});
-
-/// The bytes at an offset of the stream.
-fn at(offset: u64, length: usize) -> &'static [u8] {
-    let phase = usize::try_from(offset % PERIOD as u64).unwrap_or_default();
-    &BYTES[phase..phase + length]
-}
 
 /// Sends so many bytes of the stream and ends the direction.
 pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), total: u64) -> Result<()> {

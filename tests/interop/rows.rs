@@ -5,7 +5,7 @@ use crate::apps::{
 };
 use crate::matrix::{Pair, Side};
 use crate::mesh::{CUT_POLICY, DRAIN, Mesh, STRANGER};
-use crate::pattern;
+use crate::{names, pattern};
 use anyhow::{Context, Result, bail, ensure};
 use mesh_lab::client::{Outcome, Target, tcp_exchange, tcp_outcome};
 use std::fs;
@@ -22,6 +22,8 @@ use tokio::time::timeout;
 const WAIT: Duration = Duration::from_secs(15);
 /// How long the bulk transfer may take.
 const BULK_WAIT: Duration = Duration::from_secs(120);
+/// How long both proxies may take to renew: half life is 15 s after the issue.
+const ROTATION_WAIT: Duration = Duration::from_secs(60);
 /// Connections held open at a time: twice what one tunnel carries.
 const MANY: usize = 200;
 
@@ -32,6 +34,7 @@ pub(crate) enum Row {
     PodV6,
     ServiceV4,
     ServiceV6,
+    Names,
     ClientEndsFirst,
     ServerEndsFirst,
     Bulk,
@@ -41,6 +44,11 @@ pub(crate) enum Row {
     Plaintext,
     Outside,
     PolicyCut,
+    WaypointServiceV4,
+    WaypointServiceV6,
+    WaypointPodV4,
+    WaypointPodV6,
+    Rotation,
     Drain,
     RestartServer,
     RestartClient,
@@ -52,6 +60,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::PodV6,
     Row::ServiceV4,
     Row::ServiceV6,
+    Row::Names,
     Row::ClientEndsFirst,
     Row::ServerEndsFirst,
     Row::Bulk,
@@ -61,6 +70,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row::Plaintext,
     Row::Outside,
     Row::PolicyCut,
+    Row::WaypointServiceV4,
+    Row::WaypointServiceV6,
+    Row::WaypointPodV4,
+    Row::WaypointPodV6,
+    Row::Rotation,
     Row::Drain,
     Row::RestartServer,
     Row::RestartClient,
@@ -73,6 +87,7 @@ impl Row {
             Self::PodV6 => "pod IPv6 to pod IPv6, source address kept",
             Self::ServiceV4 => "service VIP, IPv4",
             Self::ServiceV6 => "service VIP, IPv6",
+            Self::Names => "names, asked of the client's proxy",
             Self::ClientEndsFirst => "half-close: client ends first",
             Self::ServerEndsFirst => "half-close: server ends first",
             Self::Bulk => "100 MiB each way at once, compared",
@@ -82,10 +97,21 @@ impl Row {
             Self::Plaintext => "plaintext under STRICT: no byte",
             Self::Outside => "client to outside the mesh",
             Self::PolicyCut => "new policy cuts a live connection",
+            Self::WaypointServiceV4 => "waypoint for a service, IPv4",
+            Self::WaypointServiceV6 => "waypoint for a service, IPv6",
+            Self::WaypointPodV4 => "waypoint for a pod, IPv4",
+            Self::WaypointPodV6 => "waypoint for a pod, IPv6",
+            Self::Rotation => "both certificates renewed during traffic",
             Self::Drain => "server proxy drains, live connection goes on",
             Self::RestartServer => "server proxy killed and restarted",
             Self::RestartClient => "client proxy killed and restarted",
         }
+    }
+
+    /// Whether there is something to try.
+    pub(crate) fn is_for(self, pair: Pair) -> bool {
+        // Our node proxy answers no names yet.
+        self != Self::Names || pair.client == Side::Their
     }
 
     /// Tries it; what is worth a note in the table comes back.
@@ -96,6 +122,7 @@ impl Row {
             Self::PodV6 => at.keeps_source(mesh, at.server_v6, at.client_v6).await,
             Self::ServiceV4 => at.exchange(mesh, at.vip_v4, MIRROR - 8000).await,
             Self::ServiceV6 => at.exchange(mesh, at.vip_v6, MIRROR - 8000).await,
+            Self::Names => at.names(mesh),
             Self::ClientEndsFirst => at.exchange(mesh, at.server_v4, MIRROR).await,
             Self::ServerEndsFirst => at.server_ends_first(mesh).await,
             Self::Bulk => at.bulk(mesh).await,
@@ -108,11 +135,23 @@ impl Row {
                 at.exchange(mesh, stranger, MIRROR).await
             }
             Self::PolicyCut => at.policy_cut(mesh).await,
+            Self::WaypointServiceV4 => at.waypoint(mesh, Asked::Service, false).await,
+            Self::WaypointServiceV6 => at.waypoint(mesh, Asked::Service, true).await,
+            Self::WaypointPodV4 => at.waypoint(mesh, Asked::Pod, false).await,
+            Self::WaypointPodV6 => at.waypoint(mesh, Asked::Pod, true).await,
+            Self::Rotation => at.rotation(mesh).await,
             Self::Drain => at.drain(mesh).await,
             Self::RestartServer => at.restart(mesh, &at.server).await,
             Self::RestartClient => at.restart(mesh, &at.client).await,
         }
     }
+}
+
+/// By which address a server is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Service,
+    Pod,
 }
 
 /// A client and a server.
@@ -182,6 +221,17 @@ impl Ends {
         let seen = visit.context("no connection arrived")?.from;
         ensure!(seen == source, "the server saw {seen}, not {source}");
         Ok(note)
+    }
+
+    /// The service's name leads to its addresses, by way of the control plane that both have.
+    fn names(&self, mesh: &Mesh) -> Result<String> {
+        let name = format!("{}.interop.svc.cluster.local", self.server);
+        for (v6, vip) in [(false, self.vip_v4), (true, self.vip_v6)] {
+            let found = names::resolve(mesh.pod(&self.client)?, &name, v6);
+            let found = found.with_context(|| name.clone())?;
+            ensure!(found == [vip], "{name} is at {found:?}, not {vip}");
+        }
+        Ok(String::new())
     }
 
     async fn server_ends_first(&self, mesh: &Mesh) -> Result<String> {
@@ -294,6 +344,71 @@ impl Ends {
         denied.context("a new connection under the policy")?;
         self.until_works(mesh, CUT).await?;
         Ok(format!("{:.1} s", after.as_secs_f32()))
+    }
+
+    /// To the server behind the waypoint, whose policy admits the waypoint alone: that it answers shows
+    /// the way, and the address that it saw shows it again.
+    async fn waypoint(&self, mesh: &Mesh, asked: Asked, v6: bool) -> Result<String> {
+        let server = self.server.replace("-server", "-behind-server");
+        let (pod, way) = (mesh.pod(&server)?, mesh.pod("waypoint")?);
+        let last = if server.starts_with("our") { 1 } else { 2 };
+        let (ip, port) = match (asked, v6) {
+            (Asked::Service, false) => (Ipv4Addr::new(10, 96, 0, 10 + last).into(), MIRROR - 8000),
+            (Asked::Service, true) => {
+                let last = u16::from(0x10 + last);
+                let vip = Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, last);
+                (vip.into(), MIRROR - 8000)
+            }
+            (Asked::Pod, false) => (pod.v4().into(), MIRROR),
+            (Asked::Pod, true) => (pod.v6().into(), MIRROR),
+        };
+        let note = self.exchange(mesh, ip, port).await?;
+        let visit = mesh.seen.last(&server, MIRROR);
+        let seen = visit.context("no connection arrived")?.from;
+        let addresses = [IpAddr::from(way.v4()), IpAddr::from(way.v6())];
+        ensure!(
+            addresses.contains(&seen),
+            "the server saw {seen}, not the waypoint"
+        );
+        Ok(note)
+    }
+
+    /// One connection lives, and new ones come, until both proxies have other certificates than before;
+    /// then so many connections at a time that new tunnels are needed, which have the new ones.
+    async fn rotation(&self, mesh: &mut Mesh) -> Result<String> {
+        let mut live = self.hold(mesh, ECHO).await?;
+        let (client, server) = (self.client.clone(), self.server.clone());
+        let before = (
+            mesh.serial(&client, "client").await?,
+            mesh.serial(&server, &server).await?,
+        );
+        let target = self.target(mesh, self.vip_v4, ECHO - 8000)?;
+        let started = Instant::now();
+        let mut count = 0;
+        loop {
+            for _ in 0..20 {
+                ping(&mut live).await.context("the live connection")?;
+                let answer = tcp_exchange(&target, b"hello", WAIT).await;
+                let answer = answer.with_context(|| format!("new connection {count}"))?;
+                ensure!(answer == b"hello", "other bytes came back");
+                count += 1;
+            }
+            let now = (
+                mesh.serial(&client, "client").await?,
+                mesh.serial(&server, &server).await?,
+            );
+            if now.0 != before.0 && now.1 != before.1 {
+                break;
+            }
+            let waited = started.elapsed();
+            ensure!(waited < ROTATION_WAIT, "the same certificates as before");
+        }
+        self.many(mesh).await.context("after it")?;
+        ping(&mut live)
+            .await
+            .context("the live connection, after it")?;
+        finish(live).await?;
+        Ok(format!("{count} new"))
     }
 
     /// The server's proxy stops taking connections, and the live one is served to its end.

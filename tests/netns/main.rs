@@ -9,10 +9,13 @@
     reason = "a test runner talks to its terminal"
 )]
 
+#[path = "../shared/bytes.rs"]
+mod bytes;
 mod demo;
 mod faults;
 mod load;
 mod trace;
+mod transfers;
 mod world;
 
 use libtest_mimic::{Arguments, Trial};
@@ -58,10 +61,10 @@ fn inside(arguments: &Arguments) -> ExitCode {
     };
     let world = world::Shared::new(user_namespace);
     let mut trials: Vec<Trial> = Vec::new();
-    // Before the load, whose spans fill the receiver up.
     trials.extend(trace::trials(&world));
     trials.extend(load::trials(&world));
     trials.extend(faults::trials(&world));
+    trials.extend(transfers::trials(&world));
     let conclusion = libtest_mimic::run(arguments, trials);
     world.stop();
     conclusion.exit_code()

@@ -322,6 +322,10 @@ pub(crate) fn read_lossy(path: &Path) -> Result<String> {
 
 /// The end of a log, for an error.
 pub(crate) fn tail(path: &Path) -> String {
+    // Reading from a pipe would wait for its writer.
+    if !path.is_file() {
+        return format!("{}: no file", path.display());
+    }
     let bytes = fs::read(path).unwrap_or_default();
     let start = bytes.len().saturating_sub(LOG_TAIL);
     let end = bytes.get(start..).unwrap_or_default();

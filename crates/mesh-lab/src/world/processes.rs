@@ -124,7 +124,10 @@ impl Proxy<'_> {
     }
 
     /// The proxy in a pod of its own, or beside the application.
-    pub(super) fn of_pod(&self, pod: &PodSpec) -> Result<ProcessSpec> {
+    ///
+    /// # Errors
+    /// For a pod that the node's proxy serves.
+    pub fn of_pod(&self, pod: &PodSpec) -> Result<ProcessSpec> {
         let (kind, program) = match pod.role {
             PodRole::Sidecar => ("sidecar", "sidecar"),
             PodRole::Waypoint => ("waypoint", "sidecar"),
