@@ -61,7 +61,11 @@ where
     let connection = UnbufferedServerConnection::new(certificate.server())
         .map_err(|e| TlsError::of_rustls(&e))?;
     let (stream, connection, handshake) = shake(stream, connection).await?;
-    let peer = peer_of(&connection, |facts| facts.identities().next())?;
+    // The one it was let in by: of a certificate with several, not the first of whatever domain.
+    let trust_domain = certificate.identity().trust_domain();
+    let peer = peer_of(&connection, |facts| {
+        Expected::TrustDomain.select(facts.identities(), trust_domain)
+    })?;
     let (extracted, kernel) = connection
         .dangerous_into_kernel_connection()
         .map_err(|e| TlsError::of_rustls(&e))?;

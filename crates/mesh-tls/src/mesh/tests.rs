@@ -214,13 +214,21 @@ async fn a_client_is_who_it_was_let_in_as_and_not_the_first_name_of_a_foreign_do
     let foreign = "spiffe://elsewhere.example/ns/demo/sa/admin";
     let identity = ca.der(Leaf::of(vec![uri(foreign), uri(CLIENT)]));
     let server = ca.workload(SERVER);
-    let (down, up) = pair().await;
     let connector = careless_client(Some(identity));
+    let (down, up) = pair().await;
     let (accepted, connected) = tokio::join!(
         accept_mesh(up, &server),
         connector.connect(any_name(), down)
     );
     assert_eq!(accepted.unwrap().1.identity, id(CLIENT));
+    connected.unwrap();
+
+    let (down, up) = pair().await;
+    let (accepted, connected) = tokio::join!(
+        crate::accept_session(up, &server),
+        connector.connect(any_name(), down)
+    );
+    assert_eq!(accepted.unwrap().peer.identity, id(CLIENT));
     connected.unwrap();
 }
 
