@@ -90,10 +90,10 @@ async fn under_faults(running: &mut Running) -> Result<()> {
     fleet::small(&across, SMALL).await?;
     both_advance(&near_fleet, &second).await?;
     println!("{SMALL} small connections, and nobody reads the log of ztunnel node-2");
-    drop_packets(running, client, far, "-I").await?;
+    drop_packets(running, client, far, "-I")?;
     near_fleet.all_advance().await?;
     tokio::time::sleep(DROPPED).await;
-    drop_packets(running, client, far, "-D").await?;
+    drop_packets(running, client, far, "-D")?;
     second.advance_or_end().await?;
     near_fleet.all_advance().await?;
     let third = Fleet::start(&across, AFTERWARDS, &mut all);
@@ -124,7 +124,7 @@ async fn both_advance(near: &Fleet, across: &Fleet) -> Result<()> {
 }
 
 /// Loses every packet between two pods, both ways, or none again.
-async fn drop_packets(running: &Running, one: &str, other: &str, how: &str) -> Result<()> {
+fn drop_packets(running: &Running, one: &str, other: &str, how: &str) -> Result<()> {
     let (one, other) = (running.world.place(one)?, running.world.place(other)?);
     lose(one, other, how)?;
     lose(other, one, how)

@@ -32,7 +32,7 @@ impl Unread {
     /// Reads what is in it now, and gives all that was read so far.
     pub(super) fn text(&mut self) -> Result<String> {
         match self.pipe.read_to_end(&mut self.read) {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error.into()),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
             _ => Ok(String::from_utf8_lossy(&self.read).into_owned()),
         }
     }
