@@ -380,10 +380,10 @@ fn policies_of(
         compatibility,
         ..PolicySet::default()
     };
-    set.policies.extend(policies.global.values().cloned());
     let of_namespace = policies.by_namespace.get(&workload.namespace);
     set.policies
         .extend(of_namespace.into_iter().flat_map(|g| g.values()).cloned());
+    set.policies.extend(policies.global.values().cloned());
     for name in &workload.authorization_policies {
         match policies.by_name.get(name) {
             // A policy that turned global or namespace-wide is in the set already.

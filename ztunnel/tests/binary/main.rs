@@ -54,7 +54,7 @@ fn a_dedicated_proxy_becomes_ready_shows_its_pages_and_ends_in_order() {
     until("readiness", || proxy.ready());
     until("the certificate", || {
         let dump = get(proxy.admin, "/config_dump").unwrap();
-        dump.contains("\"state\": \"available\"")
+        dump.contains("\"state\": \"Available\"")
     });
     let metrics = get(proxy.metrics, "/stats/prometheus").unwrap();
     assert!(metrics.contains("istio_build"), "{metrics}");
