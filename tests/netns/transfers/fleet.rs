@@ -54,8 +54,6 @@ pub(super) enum End {
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
     number: u32,
-    /// The client's address, once it is connected.
-    pub(super) local: OnceLock<SocketAddr>,
     sent: AtomicU64,
     acknowledged: AtomicU64,
     /// The client has sent its last and its end.
@@ -212,10 +210,6 @@ async fn run(target: Target, transfer: Arc<Transfer>, finished: watch::Receiver<
 }
 
 async fn converse(stream: TcpStream, transfer: &Transfer, finished: watch::Receiver<bool>) -> End {
-    if let Ok(local) = stream.local_addr() {
-        // Set once, here.
-        transfer.local.set(local).ok();
-    }
     let (mut read, write) = stream.into_split();
     let sending = send(write, transfer, finished);
     let receiving = receive(&mut read, transfer);
