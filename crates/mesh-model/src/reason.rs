@@ -32,6 +32,8 @@ pub enum Reason {
     ConnectTimeout,
     /// The TLS handshake failed or the peer's certificate is not acceptable.
     TlsFailure,
+    /// The peer's certificate is on a revocation list.
+    CertRevoked,
     /// The HTTP/2 handshake or the tunnel's framing failed.
     TunnelFailure,
     /// The far proxy refused the CONNECT.
@@ -77,6 +79,7 @@ impl Reason {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::TlsFailure => "tls_failure",
+            Self::CertRevoked => "cert_revoked",
             Self::TunnelFailure => "tunnel_failure",
             Self::TunnelRefused => "tunnel_refused",
             Self::NoIdentity => "no_identity",
@@ -104,6 +107,7 @@ impl Reason {
             Self::ConnectFailed => "CONNECT",
             Self::ConnectTimeout => "NETWORK_POLICY",
             Self::TlsFailure => "TLS_FAILURE",
+            Self::CertRevoked => "CERT_REVOKED",
             Self::TunnelFailure | Self::TunnelRefused => "H2_HANDSHAKE_FAILURE",
             Self::NoIdentity => "IDENTITY_ERROR",
             Self::NoEndpoint | Self::NoWaypoint => "UH",
@@ -131,6 +135,7 @@ impl Reason {
             Self::UpstreamReset => 502,
             Self::ConnectFailed
             | Self::TlsFailure
+            | Self::CertRevoked
             | Self::TunnelFailure
             | Self::TunnelRefused
             | Self::NoIdentity
@@ -163,6 +168,7 @@ impl Reason {
             Self::ConnectFailed
             | Self::ConnectTimeout
             | Self::TlsFailure
+            | Self::CertRevoked
             | Self::TunnelFailure
             | Self::TunnelRefused
             | Self::NoEndpoint

@@ -320,9 +320,10 @@ fn code_details<'a>(end: &RequestEnd<'a>) -> Value<'a> {
         }
         Reason::NoRoute => "route_not_found",
         Reason::NoEndpoint => "no_healthy_upstream",
-        Reason::ConnectFailed | Reason::ConnectTimeout | Reason::TlsFailure => {
-            "upstream_reset_before_response_started{connection_failure}"
-        }
+        Reason::ConnectFailed
+        | Reason::ConnectTimeout
+        | Reason::TlsFailure
+        | Reason::CertRevoked => "upstream_reset_before_response_started{connection_failure}",
         Reason::RequestTimeout => "response_timeout",
         Reason::UpstreamReset if answered => {
             "upstream_reset_after_response_started{connection_termination}"

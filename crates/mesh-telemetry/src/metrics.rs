@@ -220,6 +220,7 @@ pub(crate) fn request_flag(reason: Reason) -> &'static str {
         Reason::ConnectFailed
         | Reason::ConnectTimeout
         | Reason::TlsFailure
+        | Reason::CertRevoked
         | Reason::TunnelFailure
         | Reason::TunnelRefused
         | Reason::NoIdentity => "UF",

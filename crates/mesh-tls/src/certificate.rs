@@ -1,9 +1,11 @@
 //! One workload certificate with everything a handshake needs, built once.
 
 use crate::aead::AeadLibrary;
+use crate::provider::{Provider, TlsPolicy};
+use crate::revocation::{Lists, PeerSide, Revocations};
 use crate::session::SecretsToOwner;
-use crate::verify::{self, ClientJudge, Expected, ServerJudge};
-use crate::{PrivateKey, TlsError, pem, provider, san};
+use crate::verify::{self, ClientJudge, Expected, Judge, ServerJudge};
+use crate::{PrivateKey, TlsError, pem, san};
 use arc_swap::ArcSwap;
 use mesh_model::SpiffeId;
 use rcgen::{
@@ -42,6 +44,7 @@ pub struct WorkloadCertificate {
     serial: String,
     chain_pem: Vec<String>,
     roots_pem: String,
+    policy: TlsPolicy,
     server: Arc<ServerConfig>,
     roots: Arc<RootCertStore>,
     certificates: Arc<dyn ResolvesClientCert>,
@@ -70,6 +73,19 @@ impl WorkloadCertificate {
         key: PrivateKey,
         chain_pem: &[String],
     ) -> Result<Self, TlsError> {
+        Self::from_chain_with(requested, key, chain_pem, &TlsPolicy::default())
+    }
+
+    /// As [`Self::from_chain`], for handshakes of this policy.
+    ///
+    /// # Errors
+    /// As [`Self::from_chain`].
+    pub fn from_chain_with(
+        requested: &SpiffeId,
+        key: PrivateKey,
+        chain_pem: &[String],
+        policy: &TlsPolicy,
+    ) -> Result<Self, TlsError> {
         let (roots_pem, chain_pem) = match chain_pem.split_last() {
             Some((roots, chain)) if !chain.is_empty() => (roots, chain),
             _ => return Err(TlsError::Chain("no root certificate in the answer".into())),
@@ -94,9 +110,11 @@ impl WorkloadCertificate {
         }
         let roots = Arc::new(root_store(roots_pem)?);
         check_own_chain(&roots, &chain, facts.not_before)?;
-        let certified = certified_key(chain, key)?;
+        let certified = certified_key(chain, key, policy.provider())?;
+        let judge = judge(&roots, requested, policy);
         Ok(Self {
-            server: server_config(&roots, requested.trust_domain(), &certified)?,
+            server: server_config(judge, &certified, policy.provider())?,
+            policy: policy.clone(),
             identity: requested.clone(),
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -115,7 +133,7 @@ impl WorkloadCertificate {
     /// # Errors
     /// When no key can be made.
     pub fn self_signed(identity: &SpiffeId) -> Result<Self, TlsError> {
-        Self::self_signed_until(identity, SystemTime::now() + SELF_SIGNED.0)
+        Self::self_signed_with(identity, &TlsPolicy::default())
     }
 
     /// The same with an end of its own, to the second.
@@ -123,6 +141,22 @@ impl WorkloadCertificate {
     /// # Errors
     /// When no key can be made.
     pub fn self_signed_until(identity: &SpiffeId, not_after: SystemTime) -> Result<Self, TlsError> {
+        Self::sign_itself(identity, not_after, &TlsPolicy::default())
+    }
+
+    /// As [`Self::self_signed`], for handshakes of this policy.
+    ///
+    /// # Errors
+    /// As [`Self::self_signed`].
+    pub fn self_signed_with(identity: &SpiffeId, policy: &TlsPolicy) -> Result<Self, TlsError> {
+        Self::sign_itself(identity, SystemTime::now() + SELF_SIGNED.0, policy)
+    }
+
+    fn sign_itself(
+        identity: &SpiffeId,
+        not_after: SystemTime,
+        policy: &TlsPolicy,
+    ) -> Result<Self, TlsError> {
         let bad = |e: rcgen::Error| TlsError::Chain(e.to_string());
         let (root_pem, issuer) = throw_away_root()?;
         let pair = KeyPair::generate().map_err(bad)?;
@@ -140,7 +174,7 @@ impl WorkloadCertificate {
         params.not_after = not_after.into();
         let leaf = params.signed_by(&pair, issuer).map_err(bad)?;
         let chain = [leaf.pem(), root_pem.clone()];
-        Self::from_chain(identity, PrivateKey::of(&pair), &chain)
+        Self::from_chain_with(identity, PrivateKey::of(&pair), &chain, policy)
     }
 
     /// The identity it carries.
@@ -184,7 +218,15 @@ impl WorkloadCertificate {
 
     /// The library that seals and opens its connections' records.
     pub(crate) fn aead(&self) -> AeadLibrary {
-        provider::Provider::of_process().aead
+        self.policy.provider().aead
+    }
+
+    pub(crate) fn roots(&self) -> &Arc<RootCertStore> {
+        &self.roots
+    }
+
+    pub(crate) fn revocations(&self) -> &Revocations {
+        &self.policy.revocations
     }
 
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
@@ -212,11 +254,11 @@ impl WorkloadCertificate {
 
     fn new_client(&self, expected: &Expected) -> Result<Arc<ClientConfig>, TlsError> {
         let judge = ServerJudge {
-            roots: self.roots.clone(),
-            trust_domain: self.identity.trust_domain().into(),
+            judge: judge(&self.roots, &self.identity, &self.policy),
             expected: expected.clone(),
         };
-        let mut config = ClientConfig::builder_with_provider(provider::mesh().clone())
+        let provider = self.policy.provider().rustls.clone();
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| TlsError::Chain(e.to_string()))?
             .dangerous()
@@ -258,7 +300,8 @@ fn check_own_chain(
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let now = UnixTime::since_unix_epoch(since);
-    verify::verify_chain(roots, leaf, intermediates, now).map_err(|e| {
+    let (side, lists) = (PeerSide::Server, Lists::default());
+    verify::chain(roots, leaf, intermediates, now, side, &lists).map_err(|e| {
         TlsError::Chain(format!(
             "the certificate issued for {} does not hold: {e}",
             san::names_of(leaf)
@@ -269,22 +312,30 @@ fn check_own_chain(
 fn certified_key(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKey,
+    provider: &Provider,
 ) -> Result<Arc<SingleCertAndKey>, TlsError> {
-    let certified = CertifiedKey::from_der(chain, key.into_der(), provider::mesh())
+    let certified = CertifiedKey::from_der(chain, key.into_der(), &provider.rustls)
         .map_err(|e| TlsError::Key(e.to_string()))?;
     Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
+fn judge(roots: &Arc<RootCertStore>, identity: &SpiffeId, policy: &TlsPolicy) -> Judge {
+    Judge {
+        roots: roots.clone(),
+        trust_domain: identity.trust_domain().into(),
+        revocations: policy.revocations.clone(),
+    }
+}
+
 fn server_config(
-    roots: &Arc<RootCertStore>,
-    trust_domain: &str,
+    judge: Judge,
     certificates: &Arc<SingleCertAndKey>,
+    provider: &Provider,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let judge = ClientJudge::new(roots.clone(), trust_domain)?;
-    let mut config = ServerConfig::builder_with_provider(provider::mesh().clone())
+    let mut config = ServerConfig::builder_with_provider(provider.rustls.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| TlsError::Chain(e.to_string()))?
-        .with_client_cert_verifier(Arc::new(judge))
+        .with_client_cert_verifier(Arc::new(ClientJudge(judge)))
         .with_cert_resolver(certificates.clone());
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     // Clients of the mesh never resume (interop/hbone.md), so a ticket would only be bytes.

@@ -4,8 +4,8 @@
 use crate::certificate::ALPN_H2;
 use crate::edge::certified_key;
 use crate::mesh::within_timeout;
-use crate::verify::{Expected, ServerJudge};
-use crate::{TlsError, pem, provider, san};
+use crate::verify::{Expected, Judge, ServerJudge};
+use crate::{Revocations, TlsError, pem, provider, san};
 use mesh_model::TlsCertificatePem;
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, RootCertStore};
@@ -119,8 +119,11 @@ impl EdgeConnector {
                 expected,
             } => {
                 let judge = Arc::new(ServerJudge {
-                    roots: Arc::new(roots),
-                    trust_domain: trust_domain.as_str().into(),
+                    judge: Judge {
+                        roots: Arc::new(roots),
+                        trust_domain: trust_domain.as_str().into(),
+                        revocations: Revocations::default(),
+                    },
                     expected: expected.clone(),
                 });
                 let builder = builder.dangerous().with_custom_certificate_verifier(judge);

@@ -2,6 +2,7 @@
 
 use crate::session::RecordFault;
 use mesh_model::Reason;
+use rustls::PeerIncompatible;
 use std::io;
 use std::sync::Arc;
 
@@ -45,6 +46,18 @@ pub enum TlsError {
         /// Start of its validity.
         not_before: String,
     },
+    /// A certificate of the peer's chain is on a revocation list.
+    #[error("the peer's certificate is revoked: found {found}")]
+    Revoked {
+        /// Identities found.
+        found: String,
+    },
+    /// The peer has no key exchange in common with us.
+    #[error(
+        "the peer offers no key exchange that is taken here: with COMPLIANCE_POLICY=pqc \
+         X25519MLKEM768 is the only one"
+    )]
+    NoKeyExchange,
     /// The peer's certificate carries no SPIFFE identity.
     #[error("the peer's certificate has no URI SAN that is a workload identity: found {found}")]
     NoIdentity {
@@ -127,7 +140,9 @@ impl TlsError {
             | Self::IdentityMismatch { .. }
             | Self::BadCertificate { .. }
             | Self::NoAlpn
+            | Self::NoKeyExchange
             | Self::Record(_) => Reason::TlsFailure,
+            Self::Revoked { .. } => Reason::CertRevoked,
             Self::Chain(_)
             | Self::IssuedForAnother { .. }
             | Self::Key(_)
@@ -164,6 +179,10 @@ impl TlsError {
             rustls::Error::NoCertificatesPresented => Self::NoPeerCertificate,
             rustls::Error::AlertReceived(alert) => Self::Alert(format!("{alert:?}")),
             rustls::Error::NoApplicationProtocol => Self::NoAlpn,
+            rustls::Error::PeerIncompatible(
+                PeerIncompatible::NoKxGroupsInCommon
+                | PeerIncompatible::NamedGroupsExtensionRequired,
+            ) => Self::NoKeyExchange,
             other => Self::Handshake(other.to_string()),
         }
     }

@@ -19,11 +19,13 @@ mod error;
 mod mesh;
 mod pem;
 mod provider;
+mod revocation;
 mod san;
 mod serving;
 mod session;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod verify;
 
 pub use aead::{AeadChoice, AeadLibrary};
@@ -35,10 +37,14 @@ pub use edge_client::{
 };
 pub use error::TlsError;
 pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
-pub use provider::{Cryptography, KeyExchange, fill_random, install_provider, set_cryptography};
+pub use provider::{
+    Cryptography, KeyExchange, TlsPolicy, fill_random, install_provider, set_cryptography,
+};
+pub use revocation::{PeerSide, Refreshed, RevocationEvent, RevocationFiles, Revocations};
 pub use serving::{ServingCertificate, ServingTls};
 pub use session::{
     HalfSnapshot, Opened, RECORD_PLAIN_MAX, RECORD_WIRE_MAX, RecordFault, Records, RecordsSnapshot,
     Session, Writer, accept_session, connect_session,
 };
+pub use trust::PeerTrust;
 pub use verify::Expected;

@@ -1,13 +1,16 @@
 //! The mutual TLS handshake between workloads.
 
 use crate::certificate::ALPN_H2;
+use crate::revocation::{Lists, PeerChain, PeerSide};
 use crate::{Expected, TlsError, WorkloadCertificate, san};
 use mesh_model::SpiffeId;
 use rustls::{CipherSuite, CommonState, NamedGroup};
-use rustls_pki_types::{IpAddr, Ipv4Addr, ServerName};
+use rustls_pki_types::{CertificateDer, IpAddr, Ipv4Addr, ServerName, UnixTime};
 use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// How long a handshake may take, whichever side.
@@ -17,7 +20,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub type MeshStream<S> = TlsStream<S>;
 
 /// Who is at the other end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// For a server the first workload identity of the client's certificate; for a client the
     /// first that was expected.
@@ -28,6 +31,19 @@ pub struct Peer {
     pub key_exchange: &'static str,
     /// IANA name of the cipher suite agreed on, such as `TLS_AES_256_GCM_SHA384`.
     pub cipher_suite: &'static str,
+    /// What it proved itself with, where there are revocation lists.
+    chain: Option<Arc<PeerChain>>,
+}
+
+impl Peer {
+    /// Returns when a certificate of the peer's chain is on a later revocation list; counts it as
+    /// rejected the first time. Never returns where there are no lists.
+    pub async fn revoked(&self) {
+        match &self.chain {
+            Some(chain) => chain.revoked().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// Takes a connection: TLS 1.3, ALPN h2, a client certificate required, SPIFFE rules of
@@ -42,11 +58,12 @@ pub async fn accept_mesh<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let witness = Witness::of(certificate, PeerSide::Client);
     let acceptor = TlsAcceptor::from(certificate.server());
     let stream = within_timeout(acceptor.accept(stream)).await?;
     // The one it was let in by: of a certificate with several, not the first of whatever domain.
     let trust_domain = certificate.identity().trust_domain();
-    let peer = peer_of(stream.get_ref().1, |facts| {
+    let peer = peer_of(stream.get_ref().1, witness, |facts| {
         Expected::TrustDomain.select(facts.identities(), trust_domain)
     })?;
     Ok((TlsStream::Server(stream), peer))
@@ -66,10 +83,11 @@ pub async fn connect_mesh<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let witness = Witness::of(certificate, PeerSide::Server);
     let connector = TlsConnector::from(certificate.client(expected)?);
     let stream = within_timeout(connector.connect(any_name(), stream)).await?;
     let trust_domain = certificate.identity().trust_domain();
-    let peer = peer_of(stream.get_ref().1, |facts| {
+    let peer = peer_of(stream.get_ref().1, witness, |facts| {
         expected.select(facts.identities(), trust_domain)
     })?;
     Ok((TlsStream::Client(stream), peer))
@@ -92,16 +110,15 @@ pub(crate) async fn within_timeout<T>(
 /// Reads the peer off a finished handshake; the verifier has judged it already.
 pub(crate) fn peer_of(
     state: &CommonState,
+    witness: Witness<'_>,
     select: impl FnOnce(&san::Facts) -> Option<SpiffeId>,
 ) -> Result<Peer, TlsError> {
     // The server side of rustls lets a client without ALPN through.
     if state.alpn_protocol() != Some(ALPN_H2) {
         return Err(TlsError::NoAlpn);
     }
-    let leaf = state
-        .peer_certificates()
-        .and_then(<[_]>::first)
-        .ok_or(TlsError::NoPeerCertificate)?;
+    let certificates = state.peer_certificates().unwrap_or_default();
+    let leaf = certificates.first().ok_or(TlsError::NoPeerCertificate)?;
     let facts = san::Facts::read(leaf)?;
     let identity = select(&facts).ok_or_else(|| TlsError::NoIdentity {
         found: facts.shown(),
@@ -111,7 +128,41 @@ pub(crate) fn peer_of(
         not_after: facts.not_after,
         key_exchange: key_exchange_name(state),
         cipher_suite: cipher_suite_name(state),
+        chain: witness.chain(certificates),
     })
+}
+
+/// What is noted before a handshake, for its peer to be judged anew by later revocation lists.
+pub(crate) struct Witness<'a> {
+    certificate: &'a WorkloadCertificate,
+    side: PeerSide,
+    changes: Option<watch::Receiver<Lists>>,
+}
+
+impl<'a> Witness<'a> {
+    pub(crate) fn of(certificate: &'a WorkloadCertificate, side: PeerSide) -> Self {
+        Self {
+            certificate,
+            side,
+            changes: certificate.revocations().watch(),
+        }
+    }
+
+    fn chain(self, certificates: &[CertificateDer<'_>]) -> Option<Arc<PeerChain>> {
+        let changes = self.changes?;
+        Some(Arc::new(PeerChain {
+            certificates: certificates
+                .iter()
+                .map(|certificate| certificate.clone().into_owned())
+                .collect(),
+            roots: self.certificate.roots().clone(),
+            side: self.side,
+            established: UnixTime::now(),
+            revocations: self.certificate.revocations().clone(),
+            changes,
+            judged: Mutex::default(),
+        }))
+    }
 }
 
 fn key_exchange_name(state: &CommonState) -> &'static str {

@@ -1,7 +1,7 @@
 //! The cryptography in use: aws-lc-rs, narrowed for the mesh, with the faster AEAD.
 
-use crate::TlsError;
 use crate::aead::{self, AeadChoice, AeadLibrary};
+use crate::{Revocations, TlsError};
 use rustls::NamedGroup;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use std::fmt;
@@ -46,6 +46,46 @@ pub struct Cryptography {
 pub(crate) struct Provider {
     pub(crate) rustls: Arc<CryptoProvider>,
     pub(crate) aead: AeadLibrary,
+}
+
+/// What the certificates of a process are used with. The default: the process's cryptography, and
+/// no revocation lists.
+#[derive(Debug, Clone, Default)]
+pub struct TlsPolicy {
+    provider: Option<Provider>,
+    pub(crate) revocations: Revocations,
+}
+
+impl TlsPolicy {
+    /// The cryptography of the process, with these lists.
+    pub const fn new(revocations: Revocations) -> Self {
+        Self {
+            provider: None,
+            revocations,
+        }
+    }
+
+    /// With other cryptography than the process's.
+    #[must_use]
+    pub fn with_cryptography(self, cryptography: Cryptography) -> Self {
+        let provider = Some(Provider::new(cryptography));
+        Self { provider, ..self }
+    }
+
+    /// With a provider that no setting asks for, to play a peer.
+    #[cfg(test)]
+    pub(crate) fn with_provider(self, rustls: CryptoProvider) -> Self {
+        let aead = AeadLibrary::AwsLc;
+        let rustls = Arc::new(rustls);
+        let provider = Some(Provider { rustls, aead });
+        Self { provider, ..self }
+    }
+
+    pub(crate) fn provider(&self) -> &Provider {
+        self.provider
+            .as_ref()
+            .unwrap_or_else(|| Provider::of_process())
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -94,11 +134,6 @@ pub fn set_cryptography(cryptography: Cryptography) -> Result<(), TlsError> {
         return Err(again());
     }
     MESH.set(Provider::new(cryptography)).map_err(|_| again())
-}
-
-/// The rustls part of [`Provider::of_process`].
-pub(crate) fn mesh() -> &'static Arc<CryptoProvider> {
-    &Provider::of_process().rustls
 }
 
 /// The provider of the edge: the library's defaults, for clients we do not choose.

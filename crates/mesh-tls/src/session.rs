@@ -18,7 +18,8 @@ pub(crate) use secrets::SecretsToOwner;
 pub use snapshot::{HalfSnapshot, RecordsSnapshot};
 pub use writer::Writer;
 
-use crate::mesh::{HANDSHAKE_TIMEOUT, any_name, peer_of};
+use crate::mesh::{HANDSHAKE_TIMEOUT, Witness, any_name, peer_of};
+use crate::revocation::PeerSide;
 use crate::{Expected, Peer, TlsError, WorkloadCertificate};
 use bytes::BytesMut;
 use handshake::Handshake;
@@ -58,12 +59,13 @@ pub async fn accept_session<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let witness = Witness::of(certificate, PeerSide::Client);
     let connection = UnbufferedServerConnection::new(certificate.server())
         .map_err(|e| TlsError::of_rustls(&e))?;
     let (stream, connection, handshake) = shake(stream, connection).await?;
     // The one it was let in by: of a certificate with several, not the first of whatever domain.
     let trust_domain = certificate.identity().trust_domain();
-    let peer = peer_of(&connection, |facts| {
+    let peer = peer_of(&connection, witness, |facts| {
         Expected::TrustDomain.select(facts.identities(), trust_domain)
     })?;
     let (extracted, kernel) = connection
@@ -96,12 +98,13 @@ pub async fn connect_session<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let witness = Witness::of(certificate, PeerSide::Server);
     let config = certificate.client(expected)?;
     let connection =
         UnbufferedClientConnection::new(config, any_name()).map_err(|e| TlsError::of_rustls(&e))?;
     let (stream, connection, handshake) = shake(stream, connection).await?;
     let trust_domain = certificate.identity().trust_domain();
-    let peer = peer_of(&connection, |facts| {
+    let peer = peer_of(&connection, witness, |facts| {
         expected.select(facts.identities(), trust_domain)
     })?;
     let (extracted, kernel) = connection

@@ -1,15 +1,18 @@
 //! Whom a handshake accepts: a chain to our roots by webpki, then the SPIFFE rules.
 
+use crate::revocation::{Lists, PeerSide, RevocationEvent, Revocations};
 use crate::{TlsError, provider, san};
 use mesh_model::SpiffeId;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy,
+};
 
 /// Whom a client takes as its peer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,47 +38,51 @@ impl Expected {
     }
 }
 
-/// The server's judge of client certificates.
+/// Judges the certificates of peers on one side: the chain, the lists, then the identities.
 #[derive(Debug)]
-pub(crate) struct ClientJudge {
-    chain: Arc<dyn ClientCertVerifier>,
-    trust_domain: Arc<str>,
+pub(crate) struct Judge {
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) trust_domain: Arc<str>,
+    pub(crate) revocations: Revocations,
 }
 
-impl ClientJudge {
-    pub(crate) fn new(roots: Arc<RootCertStore>, trust_domain: &str) -> Result<Self, TlsError> {
-        let provider = provider::mesh().clone();
-        // Every client has one certificate, so a list of acceptable issuers would be dead weight.
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, provider)
-            .clear_root_hint_subjects()
-            .build()
-            .map_err(|e| TlsError::Chain(format!("roots: {e}")))?;
-        Ok(Self {
-            chain,
-            trust_domain: trust_domain.into(),
-        })
+impl Judge {
+    fn chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        side: PeerSide,
+    ) -> Result<san::Facts, TlsError> {
+        let lists = self.revocations.lists();
+        chain(&self.roots, end_entity, intermediates, now, side, &lists).map_err(|error| {
+            if error == webpki::Error::CertRevoked {
+                self.revocations.count(RevocationEvent::Rejected, side);
+            }
+            chain_error(&error, end_entity)
+        })?;
+        let facts = san::Facts::read(end_entity)?;
+        if facts.identities().next().is_none() {
+            let found = facts.shown();
+            return Err(TlsError::NoIdentity { found });
+        }
+        Ok(facts)
     }
 
-    /// The identity rule of a server: at least one identity of our own trust domain.
-    fn judge(&self, end_entity: &CertificateDer<'_>) -> Result<(), TlsError> {
-        let facts = san::Facts::read(end_entity)?;
-        let mut identities = facts.identities().peekable();
-        if identities.peek().is_none() {
-            return Err(TlsError::NoIdentity {
-                found: facts.shown(),
-            });
-        }
-        if identities.any(|id| id.trust_domain() == &*self.trust_domain) {
-            return Ok(());
-        }
-        Err(TlsError::TrustDomain {
+    fn another_domain(&self, facts: &san::Facts) -> TlsError {
+        TlsError::TrustDomain {
             found: facts.shown(),
             expected: self.trust_domain.to_string(),
-        })
+        }
     }
 }
 
+/// The server's judge of client certificates: at least one identity of our own trust domain.
+#[derive(Debug)]
+pub(crate) struct ClientJudge(pub(crate) Judge);
+
 impl ClientCertVerifier for ClientJudge {
+    // Every client has one certificate, so a list of acceptable issuers would be dead weight.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -86,12 +93,17 @@ impl ClientCertVerifier for ClientJudge {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self
-            .chain
-            .verify_client_cert(end_entity, intermediates, now)
-            .map_err(|e| chain_error(&e, end_entity).into_rustls())?;
-        self.judge(end_entity).map_err(TlsError::into_rustls)?;
-        Ok(verified)
+        let judged = self
+            .0
+            .chain(end_entity, intermediates, now, PeerSide::Client);
+        let facts = judged.map_err(TlsError::into_rustls)?;
+        if facts
+            .identities()
+            .any(|id| id.trust_domain() == &*self.0.trust_domain)
+        {
+            return Ok(ClientCertVerified::assertion());
+        }
+        Err(self.0.another_domain(&facts).into_rustls())
     }
 
     fn verify_tls12_signature(
@@ -100,8 +112,8 @@ impl ClientCertVerifier for ClientJudge {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain
-            .verify_tls12_signature(message, certificate, signature)
+        let algorithms = &provider::edge().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -110,44 +122,21 @@ impl ClientCertVerifier for ClientJudge {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain
-            .verify_tls13_signature(message, certificate, signature)
+        let algorithms = &provider::edge().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.chain.supported_verify_schemes()
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        supported_schemes()
     }
 }
 
-/// The client's judge of server certificates. Host names play no part.
+/// The client's judge of server certificates: one of the peer's identities is exactly one expected.
+/// Host names play no part.
 #[derive(Debug)]
 pub(crate) struct ServerJudge {
-    pub(crate) roots: Arc<RootCertStore>,
-    pub(crate) trust_domain: Arc<str>,
+    pub(crate) judge: Judge,
     pub(crate) expected: Expected,
-}
-
-impl ServerJudge {
-    /// The identity rule of a client: one of the peer's identities is exactly one expected.
-    fn judge(&self, end_entity: &CertificateDer<'_>) -> Result<(), TlsError> {
-        let facts = san::Facts::read(end_entity)?;
-        let found = || facts.shown();
-        if facts.identities().next().is_none() {
-            return Err(TlsError::NoIdentity { found: found() });
-        }
-        let selected = self.expected.select(facts.identities(), &self.trust_domain);
-        match (selected, &self.expected) {
-            (Some(_), _) => Ok(()),
-            (None, Expected::TrustDomain) => Err(TlsError::TrustDomain {
-                found: found(),
-                expected: self.trust_domain.to_string(),
-            }),
-            (None, Expected::AnyOf(wanted)) => Err(TlsError::IdentityMismatch {
-                found: found(),
-                expected: san::shown(wanted),
-            }),
-        }
-    }
 }
 
 impl ServerCertVerifier for ServerJudge {
@@ -159,10 +148,26 @@ impl ServerCertVerifier for ServerJudge {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        verify_chain(&self.roots, end_entity, intermediates, now)
-            .map_err(|e| chain_error(&e, end_entity).into_rustls())?;
-        self.judge(end_entity).map_err(TlsError::into_rustls)?;
-        Ok(ServerCertVerified::assertion())
+        let judged = self
+            .judge
+            .chain(end_entity, intermediates, now, PeerSide::Server);
+        let facts = judged.map_err(TlsError::into_rustls)?;
+        let trust_domain = &self.judge.trust_domain;
+        if self
+            .expected
+            .select(facts.identities(), trust_domain)
+            .is_some()
+        {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(match &self.expected {
+            Expected::TrustDomain => self.judge.another_domain(&facts),
+            Expected::AnyOf(wanted) => TlsError::IdentityMismatch {
+                found: facts.shown(),
+                expected: san::shown(wanted),
+            },
+        }
+        .into_rustls())
     }
 
     fn verify_tls12_signature(
@@ -171,7 +176,7 @@ impl ServerCertVerifier for ServerJudge {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider::mesh().signature_verification_algorithms;
+        let algorithms = &provider::edge().signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
 
@@ -181,50 +186,76 @@ impl ServerCertVerifier for ServerJudge {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &provider::mesh().signature_verification_algorithms;
+        let algorithms = &provider::edge().signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
 
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        provider::mesh()
-            .signature_verification_algorithms
-            .supported_schemes()
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        supported_schemes()
     }
 }
 
-/// Checks a chain to the roots, for server use, at a moment.
-pub(crate) fn verify_chain(
+fn supported_schemes() -> Vec<SignatureScheme> {
+    provider::edge()
+        .signature_verification_algorithms
+        .supported_schemes()
+}
+
+/// Checks the chain of a peer to the roots and against the lists, at a moment.
+pub(crate) fn chain(
     roots: &RootCertStore,
     end_entity: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
     now: UnixTime,
-) -> Result<(), rustls::Error> {
-    let parsed = ParsedCertificate::try_from(end_entity)?;
-    let algorithms = provider::mesh().signature_verification_algorithms.all;
-    verify_server_cert_signed_by_trust_anchor(&parsed, roots, intermediates, now, algorithms)
+    side: PeerSide,
+    lists: &Lists,
+) -> Result<(), webpki::Error> {
+    let usage = match side {
+        PeerSide::Client => KeyUsage::client_auth(),
+        PeerSide::Server => KeyUsage::server_auth(),
+    };
+    let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(AsRef::as_ref).collect();
+    // It has no options without a list.
+    let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
+        options
+            .with_depth(RevocationCheckDepth::Chain)
+            .with_status_policy(UnknownStatusPolicy::Allow)
+            .with_expiration_policy(ExpirationPolicy::Ignore)
+            .build()
+    });
+    let algorithms = provider::edge().signature_verification_algorithms.all;
+    let (anchors, none) = (&roots.roots, None);
+    EndEntityCert::try_from(end_entity)?
+        .verify_for_usage(
+            algorithms,
+            anchors,
+            intermediates,
+            now,
+            usage,
+            revocation,
+            none,
+        )
+        .map(drop)
 }
 
 /// What webpki's refusal means, with the identities of the certificate refused.
-pub(crate) fn chain_error(error: &rustls::Error, end_entity: &CertificateDer<'_>) -> TlsError {
+pub(crate) fn chain_error(error: &webpki::Error, end_entity: &CertificateDer<'_>) -> TlsError {
     let found = san::names_of(end_entity);
     let at = |time: &UnixTime| {
         let since = std::time::Duration::from_secs(time.as_secs());
         san::shown_time(std::time::SystemTime::UNIX_EPOCH + since)
     };
-    let rustls::Error::InvalidCertificate(why) = error else {
-        let why = error.to_string();
-        return TlsError::BadCertificate { found, why };
-    };
-    match why {
-        CertificateError::ExpiredContext { not_after, .. } => TlsError::Expired {
+    match error {
+        webpki::Error::CertExpired { not_after, .. } => TlsError::Expired {
             found,
             not_after: at(not_after),
         },
-        CertificateError::NotValidYetContext { not_before, .. } => TlsError::NotYetValid {
+        webpki::Error::CertNotValidYet { not_before, .. } => TlsError::NotYetValid {
             found,
             not_before: at(not_before),
         },
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+        webpki::Error::CertRevoked => TlsError::Revoked { found },
+        webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
             TlsError::UnknownRoot { found }
         }
         other => TlsError::BadCertificate {

@@ -40,7 +40,7 @@ fn careless_client(
             _: &[CertificateDer<'_>],
             _: &ServerName<'_>,
             _: &[u8],
-            _: rustls::pki_types::UnixTime,
+            _: UnixTime,
         ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
             Ok(rustls::client::danger::ServerCertVerified::assertion())
         }
@@ -61,7 +61,7 @@ fn careless_client(
             Ok(rustls::client::danger::HandshakeSignatureValid::assertion())
         }
         fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            provider::mesh()
+            provider::edge()
                 .signature_verification_algorithms
                 .supported_schemes()
         }
@@ -110,12 +110,13 @@ async fn server_refuses(
 fn careless_server(
     (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
 ) -> TlsAcceptor {
-    let mut config = ServerConfig::builder_with_provider(provider::mesh().clone())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
+    let mut config =
+        ServerConfig::builder_with_provider(provider::Provider::of_process().rustls.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     TlsAcceptor::from(Arc::new(config))
 }

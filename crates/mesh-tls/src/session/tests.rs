@@ -1,6 +1,7 @@
 //! Sessions: against rustls as the peer, against one another, and against forged records.
 
 mod forged;
+mod groups;
 mod peers;
 
 use super::keys::Half;
