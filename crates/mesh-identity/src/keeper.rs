@@ -1,18 +1,19 @@
 //! One certificate an identity: fetched, kept, renewed, forgotten.
 
 use crate::client::{CaClient, FetchError};
+use crate::queue::{Priority, Queue, Turn};
 use crate::schedule::{self, Backoff};
 use crate::status::{CertificateStatus, Notes};
 use mesh_grpc::ChannelSettings;
 use mesh_model::{Dice, Reason, SpiffeId};
 use mesh_runtime::Scope;
-use mesh_tls::{CertificateReceiver, PrivateKey, WorkloadCertificate, new_csr};
+use mesh_tls::{CertificateReceiver, PrivateKey, TlsPolicy, WorkloadCertificate, new_csr};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 
 /// Most requests under way at once (interop/ca.md, Client side).
 const FETCHES_MAX: usize = 8;
@@ -79,7 +80,8 @@ impl fmt::Debug for Identities {
 
 struct Shared {
     issuer: Issuer,
-    fetches: Semaphore,
+    policy: TlsPolicy,
+    fetches: Queue,
     table: Mutex<Table>,
     added: Notify,
 }
@@ -104,11 +106,18 @@ struct Entry {
     sender: watch::Sender<Option<Arc<WorkloadCertificate>>>,
     notes: Mutex<Notes>,
     forgotten: Notify,
+    /// A connection waits for the first certificate.
+    urgent: Notify,
 }
 
 impl Identities {
     /// Starts keeping certificates; none yet.
     pub fn start(source: CertificateSource, scope: &Scope) -> Self {
+        Self::start_with(source, TlsPolicy::default(), scope)
+    }
+
+    /// As [`Self::start`], the certificates to be used with `policy`.
+    pub fn start_with(source: CertificateSource, policy: TlsPolicy, scope: &Scope) -> Self {
         let issuer = match source {
             CertificateSource::SelfSigned => Issuer::SelfSigned,
             CertificateSource::Ca {
@@ -122,7 +131,8 @@ impl Identities {
         };
         let shared = Arc::new(Shared {
             issuer,
-            fetches: Semaphore::new(FETCHES_MAX),
+            policy,
+            fetches: Queue::new(FETCHES_MAX),
             table: Mutex::default(),
             added: Notify::new(),
         });
@@ -130,8 +140,8 @@ impl Identities {
         Self(shared)
     }
 
-    /// The certificate of an identity as it is renewed; the first call starts keeping it. The
-    /// receiver's sender is gone when the identity is not kept.
+    /// The certificate of an identity as it is renewed; the first call starts keeping it, without
+    /// haste: who needs it now asks [`Self::certificate`]. The receiver's sender is gone when the identity is not kept.
     pub fn watch(&self, identity: &SpiffeId) -> CertificateReceiver {
         self.entry(identity)
             .map_or_else(|| watch::channel(None).1, |e| e.sender.subscribe())
@@ -151,6 +161,7 @@ impl Identities {
             sender: watch::Sender::new(None),
             notes: Mutex::default(),
             forgotten: Notify::new(),
+            urgent: Notify::new(),
         });
         table.kept.insert(identity.clone(), entry.clone());
         table.pending.push(entry.clone());
@@ -169,6 +180,9 @@ impl Identities {
         let not_kept = || IdentityFetchError::NotKept(identity.clone());
         let entry = self.entry(identity).ok_or_else(not_kept)?;
         let mut receiver = entry.sender.subscribe();
+        if receiver.borrow().is_none() {
+            entry.urgent.notify_one();
+        }
         let usable = |c: &Option<Arc<WorkloadCertificate>>| {
             c.as_ref()
                 .is_some_and(|c| SystemTime::now() < c.not_after())
@@ -215,19 +229,36 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self, identity: &SpiffeId) -> Result<WorkloadCertificate, FetchError> {
+    async fn fetch(&self, entry: &Entry) -> Result<WorkloadCertificate, FetchError> {
+        let identity = &entry.identity;
         let Issuer::Ca {
             client,
             impersonate,
         } = &self.issuer
         else {
-            return Ok(WorkloadCertificate::self_signed(identity)?);
+            let policy = &self.policy;
+            return Ok(WorkloadCertificate::self_signed_with(identity, policy)?);
         };
-        // The semaphore is never closed, so this is always a permit.
-        let _permit = self.fetches.acquire().await;
+        let _turn = self.turn(entry).await;
         let (csr, key) = request(identity).await?;
         let chain = client.sign(csr, impersonate.then_some(identity)).await?;
-        Ok(WorkloadCertificate::from_chain(identity, key, &chain)?)
+        let policy = &self.policy;
+        Ok(WorkloadCertificate::from_chain_with(
+            identity, key, &chain, policy,
+        )?)
+    }
+
+    /// Waits for a turn to ask. What a connection begins to wait for meanwhile becomes urgent.
+    async fn turn(&self, entry: &Entry) -> Turn {
+        let priority = if entry.sender.borrow().is_some() {
+            Priority::Background
+        } else {
+            Priority::Warmup
+        };
+        tokio::select! {
+            turn = self.fetches.turn(priority) => turn,
+            () = entry.urgent.notified() => self.fetches.turn(Priority::RealTime).await,
+        }
     }
 }
 
@@ -295,7 +326,7 @@ async fn keep(shared: &Shared, entry: &Entry) {
     let mut dice = Dice::seeded(RandomState::new().hash_one(&entry.identity));
     let mut backoff = Backoff::default();
     loop {
-        let result = shared.fetch(&entry.identity).await;
+        let result = shared.fetch(entry).await;
         let now = SystemTime::now();
         let next = match result {
             Ok(certificate) => issued(entry, certificate, now, &mut backoff, &mut dice),

@@ -5,6 +5,7 @@
 
 mod client;
 mod keeper;
+mod queue;
 mod schedule;
 mod status;
 

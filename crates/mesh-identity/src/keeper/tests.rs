@@ -10,6 +10,7 @@ use mesh_proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use prost_types::value::Kind;
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, KeyPair};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 /// What an authority saw of a request.
@@ -203,6 +204,38 @@ async fn at_most_eight_requests_are_under_way() {
         receiver.wait_for(Option::is_some).await.unwrap();
     }
     assert_eq!(fake.most.load(Ordering::SeqCst), FETCHES_MAX);
+    scope.cancel();
+}
+
+#[tokio::test]
+async fn what_a_connection_waits_for_is_asked_for_first() {
+    let (scope, fake) = (Scope::new(), Fake::new());
+    fake.turns.forget_permits(1000);
+    let identities = fake.identities(&scope, true);
+    let names: Vec<SpiffeId> = (0..20).map(|n| id(&format!("a{n}"))).collect();
+    let mut receivers: Vec<_> = names.iter().map(|n| identities.watch(n)).collect();
+    let mut under_way = fake.under_way.subscribe();
+    under_way.wait_for(|n| *n == FETCHES_MAX).await.unwrap();
+    // All turns are taken and twelve wait; a connection needs the last of them, and then one that
+    // nobody has asked for yet.
+    let (last, new) = (names[19].clone(), id("new"));
+    let waiting = async {
+        let (a, b) = tokio::join!(identities.certificate(&last), identities.certificate(&new));
+        (a.unwrap(), b.unwrap())
+    };
+    let granting = async {
+        // Those waiting have said so before the first turn comes free.
+        tokio::task::yield_now().await;
+        fake.turns.add_permits(FETCHES_MAX + 2);
+    };
+    let (certificates, ()) = tokio::join!(waiting, granting);
+    assert_eq!(certificates.0.identity(), &last);
+    let seen = fake.seen.lock().unwrap().len();
+    assert!(seen <= FETCHES_MAX + 2, "{seen} were served first");
+    fake.turns.add_permits(100);
+    for receiver in &mut receivers {
+        receiver.wait_for(Option::is_some).await.unwrap();
+    }
     scope.cancel();
 }
 
