@@ -11,7 +11,7 @@ use mesh_proxy::Addresses;
 use mesh_proxy::admin::Pages;
 use mesh_runtime::{Context, ReadyGate, Workers};
 use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
-use mesh_tls::CertificateReceiver;
+use mesh_tls::{CertificateReceiver, TlsPolicy};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
@@ -50,7 +50,9 @@ pub(crate) fn start(
         &context.scope,
         configuration.clone(),
     );
-    let identities = Identities::start(settings.certificates, &context.scope);
+    let lists = settings.process.tls.crl_path.as_deref();
+    let policy = TlsPolicy::new(mesh_proxy::revocations(lists, &metrics, &context.scope)?);
+    let identities = Identities::start_with(settings.certificates, policy, &context.scope);
     let certificate = identities.watch(&settings.edge.identity);
     let watching = follow_certificate(certificate.clone(), certificate_gate);
     context.scope.spawn("certificate", watching);

@@ -10,6 +10,7 @@ use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND};
 use mesh_proxy::admin::Pages;
 use mesh_runtime::{Context, ReadyGate};
 use mesh_telemetry::{LogHandle, Metrics, Tracer, TracerSettings};
+use mesh_tls::TlsPolicy;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,10 +57,13 @@ pub(crate) async fn start(
         known,
     );
     context.scope.spawn("local workload", follow);
+    let metrics = Metrics::new(settings.proxy.role.as_str());
+    let lists = settings.process.tls.crl_path.as_deref();
+    let policy = TlsPolicy::new(mesh_proxy::revocations(lists, &metrics, &context.scope)?);
     let parts = Parts {
         snapshots: discovery.snapshots,
         local,
-        identities: Identities::start(settings.certificates, &context.scope),
+        identities: Identities::start_with(settings.certificates, policy, &context.scope),
         metrics,
         tracer,
     };

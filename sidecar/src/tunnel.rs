@@ -6,13 +6,10 @@ use mesh_hbone::Incoming;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::Refusal;
 use mesh_telemetry::{ConnectionFacts, Security};
-use mesh_tls::{Session, WorkloadCertificate};
-use std::collections::BTreeSet;
+use mesh_tls::{PeerTrust, Session};
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::SystemTime;
 use tokio::net::{TcpListener, TcpStream};
 
 /// One tunnel whose handshake is done; shared by its streams.
@@ -26,29 +23,11 @@ pub(crate) struct Tunnel {
     /// The address it connected to.
     pub(crate) local_ip: IpAddr,
     facts: fn(SocketAddr) -> ConnectionFacts,
-    /// End of the certificate that proved the identity.
-    proven_until: SystemTime,
-    /// What the peer was trusted under.
-    certificate: Arc<WorkloadCertificate>,
+    trust: PeerTrust,
     _permit: Permit,
 }
 
 impl Tunnel {
-    /// Returns when a root the tunnel may rest on is no longer among ours: the peer must prove
-    /// itself anew. A renewed leaf changes nothing, and a certificate that ran out without a
-    /// successor says nothing about the peer.
-    async fn trust_lost(&self) {
-        let mut certificates = self.worker.node.certificate.clone();
-        let before = roots(self.certificate.roots_pem());
-        while certificates.changed().await.is_ok() {
-            let now = certificates.borrow_and_update().clone();
-            if now.is_some_and(|now| !before.is_subset(&roots(now.roots_pem()))) {
-                return;
-            }
-        }
-        std::future::pending::<()>().await;
-    }
-
     /// What is known of a stream before its target is.
     pub(crate) fn facts(&self, authority: &str) -> ConnectionFacts {
         let mut facts = (self.facts)(self.peer);
@@ -91,7 +70,9 @@ where
     let node = tunnel.worker.node.clone();
     let (settings, scope) = (&node.proxy.server, &node.connections);
     // A certificate that ran out proves nothing more: no new streams on it.
-    let stale = mesh_hbone::passed(tunnel.proven_until);
+    let stale = async {
+        tunnel.trust.stale().await;
+    };
     let handler = |incoming| serve(tunnel.clone(), incoming);
     let ended = mesh_hbone::serve_session(session, settings, &node.drain, scope, stale, handler);
     // Its streams have records of their own; this is about the connection under them.
@@ -99,18 +80,10 @@ where
         ended = ended => if let Err(error) = ended {
             tracing::debug!(peer = %tunnel.peer, identity = %tunnel.identity, %error, "tunnel ended");
         },
-        () = tunnel.trust_lost() => {
-            tracing::info!(peer = %tunnel.peer, identity = %tunnel.identity, "a root was withdrawn: the tunnel is cut");
+        reason = tunnel.trust.lost() => {
+            tracing::info!(peer = %tunnel.peer, identity = %tunnel.identity, %reason, "the peer is trusted no longer: the tunnel is cut");
         }
     }
-}
-
-/// The certificates of a PEM text, comparable.
-fn roots(pem: &str) -> BTreeSet<String> {
-    pem.split("-----END CERTIFICATE-----")
-        .map(|root| root.split_whitespace().collect::<String>())
-        .filter(|root| !root.is_empty())
-        .collect()
 }
 
 /// From a TCP connection to a tunnel whose peer is known.
@@ -124,6 +97,7 @@ async fn handshake(
     let gone = |e: std::io::Error| Refusal::new(Reason::DownstreamReset, e.to_string());
     let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
     let certificate = worker.node.valid_certificate().await?;
+    let certificates = worker.node.certificate.clone();
     let session = mesh_tls::accept_session(tcp, &certificate)
         .await
         .map_err(|e| Refusal::new(e.reason(), e.to_string()))?;
@@ -131,31 +105,10 @@ async fn handshake(
         worker,
         peer,
         identity: session.peer.identity.clone(),
-        proven_until: session.peer.not_after,
         local_ip,
         facts,
-        certificate,
+        trust: PeerTrust::new(session.peer.clone(), certificate, certificates),
         _permit: permit,
     };
     Ok((session, tunnel))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pem(bodies: &[&str]) -> String {
-        let one =
-            |b: &&str| format!("-----BEGIN CERTIFICATE-----\n{b}\n-----END CERTIFICATE-----\n");
-        bodies.iter().map(one).collect()
-    }
-
-    #[test]
-    fn an_added_root_keeps_trust_and_a_removed_one_ends_it() {
-        let keeps = |before: &[&str], after: &[&str]| {
-            roots(&pem(before)).is_subset(&roots(&pem(after).replace('\n', "\r\n")))
-        };
-        assert!(keeps(&["A"], &["B", "A"]));
-        assert!(!keeps(&["A", "B"], &["B"]));
-    }
 }

@@ -11,6 +11,7 @@ use mesh_proxy::admin::Pages;
 use mesh_proxy::{Addresses, WorkloadInfo};
 use mesh_runtime::Context;
 use mesh_telemetry::{LogHandle, Metrics};
+use mesh_tls::TlsPolicy;
 use std::sync::Arc;
 
 /// Runs until a signal ends the process.
@@ -50,7 +51,9 @@ pub(crate) async fn start(
         &context.scope,
         discovery_gate,
     );
-    let identities = Identities::start(settings.certificates, &context.scope);
+    let lists = settings.process.tls.crl_path.as_deref();
+    let policy = TlsPolicy::new(mesh_proxy::revocations(lists, &metrics, &context.scope)?);
+    let identities = Identities::start_with(settings.certificates, policy, &context.scope);
     let node = Arc::new(Node::new(
         settings.proxy,
         settings.limits,

@@ -5,7 +5,6 @@
 //! re-checks the sessions that live and cuts those it denies.
 
 mod app_tunnel;
-mod trust;
 
 use crate::application::{self, Admission};
 use crate::limits::Permit;
@@ -17,12 +16,10 @@ use mesh_l4::run_session;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::{Authority, Refusal};
 use mesh_telemetry::{ConnectionRecord, Party, Security, Transport};
-use mesh_tls::Session;
+use mesh_tls::{PeerTrust, Session};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::time::SystemTime;
 use tokio::net::{TcpListener, TcpStream};
-use trust::Trust;
 
 /// One tunnel whose handshake is done; shared by its streams.
 struct Tunnel {
@@ -30,9 +27,7 @@ struct Tunnel {
     peer: SocketAddr,
     identity: SpiffeId,
     local_ip: IpAddr,
-    trust: Trust,
-    /// End of the certificate that proved the identity.
-    proven_until: SystemTime,
+    trust: PeerTrust,
     _permit: Permit,
 }
 
@@ -58,10 +53,8 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
     let (settings, scope) = (&pod.node.proxy.server, &pod.connections);
     // What proved the peer holds no longer: it must prove itself anew before it opens more.
     let stale = async {
-        tokio::select! {
-            () = mesh_hbone::passed(tunnel.proven_until) => {}
-            _ = tunnel.trust.lost() => {}
-        }
+        let reason = tunnel.trust.stale().await;
+        tracing::info!(%peer, identity = %tunnel.identity, %reason, "tunnel retired");
     };
     let handler = |incoming| serve(tunnel.clone(), incoming);
     let ended = mesh_hbone::serve_session(session, settings, &pod.drain, scope, stale, handler);
@@ -83,8 +76,8 @@ async fn handshake(
     let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
     let known = local::known(&mut pod.local.clone(), &pod.spec.info).await?;
     let certificates = worker.certificate(&known.workload).await?;
-    let trust = Trust::of(certificates);
-    let certificate = trust.certificate().ok_or_else(|| {
+    let held = certificates.borrow().clone();
+    let certificate = held.ok_or_else(|| {
         let detail = "the certificate was withdrawn".to_owned();
         Refusal::new(Reason::NoIdentity, detail)
     })?;
@@ -94,9 +87,8 @@ async fn handshake(
     let tunnel = Tunnel {
         peer,
         identity: session.peer.identity.clone(),
-        proven_until: session.peer.not_after,
         local_ip,
-        trust,
+        trust: PeerTrust::new(session.peer.clone(), certificate, certificates),
         _permit: permit,
         worker,
     };

@@ -8,10 +8,12 @@ pub mod admin;
 pub mod facts;
 pub mod limits;
 mod listener;
+mod revocation;
 mod run;
 pub mod settings;
 
 pub use listener::accept_until_drain;
 pub use mesh_model::WorkloadInfo;
+pub use revocation::revocations;
 pub use run::{StartError, run};
 pub use settings::{Addresses, Process};

@@ -13,6 +13,9 @@ pub enum StartError {
     /// `RUST_LOG` does not parse, or logging is set up already.
     #[error("logging")]
     Logging(#[source] LoggingError),
+    /// The cryptography was in use before it was chosen.
+    #[error("{0}")]
+    Cryptography(#[source] mesh_tls::TlsError),
     /// The runtime, a worker or the signal handlers could not be made.
     #[error("cannot start the runtime: {0}")]
     Runtime(#[source] io::Error),
@@ -33,6 +36,7 @@ where
         .map_err(StartError::Logging)?;
     let logging = Arc::new(logging);
     mesh_tls::install_provider();
+    mesh_tls::set_cryptography(process.tls.cryptography).map_err(StartError::Cryptography)?;
     let options = RunOptions {
         workers: process.workers,
         drain_deadline: process.drain_deadline,

@@ -10,6 +10,7 @@ mod parse;
 mod place;
 mod policy;
 mod process;
+mod tls;
 mod tracing;
 
 pub use control::{ControlFlags, XDS_ADDRESS_DEFAULT};
@@ -18,4 +19,5 @@ pub use parse::{duration, text_source, with_scheme};
 pub use place::PlaceFlags;
 pub use policy::PolicyFlags;
 pub use process::{Addresses, Process, ProcessFlags};
+pub use tls::{Tls, TlsFlags};
 pub use tracing::TracingFlags;

@@ -1,6 +1,6 @@
 //! The process itself: its log, its threads, its end, its admin pages.
 
-use super::{Mistakes, PolicyFlags, parse};
+use super::{Mistakes, PolicyFlags, Tls, TlsFlags, parse};
 use mesh_model::PolicyCompatibility;
 use mesh_telemetry::LogFormat;
 use std::net::SocketAddr;
@@ -37,6 +37,9 @@ pub struct ProcessFlags {
     /// How policies are read.
     #[command(flatten)]
     pub policy: PolicyFlags,
+    /// Cryptography and revocation of mesh connections.
+    #[command(flatten)]
+    pub tls: TlsFlags,
 }
 
 /// The process, in the form it is run in.
@@ -54,6 +57,8 @@ pub struct Process {
     pub log_format: LogFormat,
     /// What becomes of policies that cannot be evaluated.
     pub policy_compatibility: PolicyCompatibility,
+    /// Cryptography and revocation of mesh connections.
+    pub tls: Tls,
 }
 
 /// Where the admin pages are.
@@ -83,6 +88,7 @@ impl ProcessFlags {
             log_filter: self.log_filter.clone(),
             log_format: log_format.unwrap_or_default(),
             policy_compatibility: self.policy.policy_compatibility,
+            tls: self.tls.check(mistakes),
         }
     }
 
