@@ -57,7 +57,6 @@ pub(crate) async fn start(
         known,
     );
     context.scope.spawn("local workload", follow);
-    let metrics = Metrics::new(settings.proxy.role.as_str());
     let lists = settings.process.tls.crl_path.as_deref();
     let policy = TlsPolicy::new(mesh_proxy::revocations(lists, &metrics, &context.scope)?);
     let parts = Parts {

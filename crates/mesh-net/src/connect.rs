@@ -1,9 +1,10 @@
 //! Connections the proxy opens.
 
 use crate::Netns;
+use crate::keep_alive::KeepAlive;
 use crate::listen::set_transparent;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,10 +12,6 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// How long a connect may take (interop/hbone.md, "Data phase").
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-/// Keep-alive: silence before the first probe, time between probes, probes
-/// (interop/hbone.md, "Data phase").
-const KEEP_ALIVE: (Duration, Duration, u32) =
-    (Duration::from_secs(180), Duration::from_secs(180), 9);
 
 /// How to connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +94,7 @@ fn open(address: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&keep_alive())?;
+    KeepAlive::of_process().apply(&SockRef::from(&socket))?;
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
     }
@@ -111,13 +108,6 @@ fn open(address: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket)
-}
-
-pub(crate) fn keep_alive() -> TcpKeepalive {
-    TcpKeepalive::new()
-        .with_time(KEEP_ALIVE.0)
-        .with_interval(KEEP_ALIVE.1)
-        .with_retries(KEEP_ALIVE.2)
 }
 
 #[cfg(test)]

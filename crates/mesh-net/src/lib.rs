@@ -7,6 +7,7 @@
 mod addresses;
 mod connect;
 mod detect;
+mod keep_alive;
 mod listen;
 mod netns;
 mod original;
@@ -19,6 +20,7 @@ mod udp;
 pub use addresses::is_interface_address;
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, ConnectError, ConnectOptions, connect};
 pub use detect::{DETECT_TIMEOUT, FirstSpeaker, Protocol, detect, first_speaker};
+pub use keep_alive::{KeepAlive, set_keep_alive};
 pub use listen::{
     Accepted, LISTEN_BACKLOG, ListenOptions, accept, accept_or_refuse, accept_queued, bind, listen,
     tune,

@@ -1,7 +1,7 @@
 //! Listening sockets and accepted connections.
 
 use crate::Netns;
-use crate::connect::keep_alive;
+use crate::keep_alive::KeepAlive;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::cell::RefCell;
@@ -224,14 +224,13 @@ async fn refuse(listener: &TcpListener) -> Option<SocketAddr> {
     peer
 }
 
-/// Sets what every proxied connection has: `TCP_NODELAY`, and keep-alive of 180 s, 180 s, 9 probes
-/// (interop/hbone.md, "Data phase").
+/// Sets what every proxied connection has: `TCP_NODELAY`, and the keep-alive of the process.
 ///
 /// # Errors
 /// When the connection is gone already.
 pub fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&keep_alive())
+    KeepAlive::of_process().apply(&SockRef::from(stream))
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -35,6 +35,7 @@ where
     let logging = mesh_telemetry::init_logging(process.log_format, &process.log_filter)
         .map_err(StartError::Logging)?;
     let logging = Arc::new(logging);
+    mesh_net::set_keep_alive(process.keep_alive);
     mesh_tls::install_provider();
     mesh_tls::set_cryptography(process.tls.cryptography).map_err(StartError::Cryptography)?;
     let options = RunOptions {

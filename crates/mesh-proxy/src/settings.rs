@@ -5,6 +5,7 @@
 //! an operator is told all of them at once.
 
 mod control;
+mod keep_alive;
 mod mistakes;
 mod parse;
 mod place;
@@ -14,6 +15,7 @@ mod tls;
 mod tracing;
 
 pub use control::{ControlFlags, XDS_ADDRESS_DEFAULT};
+pub use keep_alive::KeepAliveFlags;
 pub use mistakes::{Mistakes, SettingsError};
 pub use parse::{duration, text_source, with_scheme};
 pub use place::PlaceFlags;

@@ -1,7 +1,8 @@
 //! The process itself: its log, its threads, its end, its admin pages.
 
-use super::{Mistakes, PolicyFlags, Tls, TlsFlags, parse};
+use super::{KeepAliveFlags, Mistakes, PolicyFlags, Tls, TlsFlags, parse};
 use mesh_model::PolicyCompatibility;
+use mesh_net::KeepAlive;
 use mesh_telemetry::LogFormat;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -37,6 +38,9 @@ pub struct ProcessFlags {
     /// How policies are read.
     #[command(flatten)]
     pub policy: PolicyFlags,
+    /// TCP keep-alive of proxied connections.
+    #[command(flatten)]
+    pub keep_alive: KeepAliveFlags,
     /// Cryptography and revocation of mesh connections.
     #[command(flatten)]
     pub tls: TlsFlags,
@@ -57,6 +61,8 @@ pub struct Process {
     pub log_format: LogFormat,
     /// What becomes of policies that cannot be evaluated.
     pub policy_compatibility: PolicyCompatibility,
+    /// TCP keep-alive of proxied connections.
+    pub keep_alive: KeepAlive,
     /// Cryptography and revocation of mesh connections.
     pub tls: Tls,
 }
@@ -88,6 +94,7 @@ impl ProcessFlags {
             log_filter: self.log_filter.clone(),
             log_format: log_format.unwrap_or_default(),
             policy_compatibility: self.policy.policy_compatibility,
+            keep_alive: self.keep_alive.check(),
             tls: self.tls.check(mistakes),
         }
     }
