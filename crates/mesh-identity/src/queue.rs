@@ -64,6 +64,14 @@ impl Queue {
         granted.await.unwrap_or(Turn(None))
     }
 
+    /// How many wait with this priority.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self, priority: Priority) -> usize {
+        let state = self.state();
+        let line = state.waiting[priority as usize].iter();
+        line.filter(|waiting| !waiting.is_closed()).count()
+    }
+
     fn give_back(&self) {
         loop {
             let next = {

@@ -34,6 +34,9 @@ struct Fake {
     turns: Arc<Semaphore>,
     under_way: Arc<watch::Sender<usize>>,
     most: Arc<AtomicUsize>,
+    /// Identities asked for, as the requests came.
+    asked: Arc<Mutex<Vec<String>>>,
+    /// Requests as they were served.
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -43,6 +46,13 @@ impl IstioCertificateService for Fake {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let fields = request.get_ref().metadata.as_ref().map(|m| &m.fields);
+        let impersonated = fields.map(|f| match &f["ImpersonatedIdentity"].kind {
+            Some(Kind::StringValue(text)) => text.clone(),
+            other => panic!("{other:?}"),
+        });
+        let name = impersonated.clone().unwrap_or_default();
+        self.asked.lock().unwrap().push(name);
         self.under_way.send_modify(|n| *n += 1);
         let count = *self.under_way.borrow();
         self.most.fetch_max(count, Ordering::SeqCst);
@@ -52,11 +62,6 @@ impl IstioCertificateService for Fake {
             let value = request.metadata().get(name);
             value.map(|v| v.to_str().unwrap().to_owned())
         };
-        let fields = request.get_ref().metadata.as_ref().map(|m| &m.fields);
-        let impersonated = fields.map(|f| match &f["ImpersonatedIdentity"].kind {
-            Some(Kind::StringValue(text)) => text.clone(),
-            other => panic!("{other:?}"),
-        });
         self.seen.lock().unwrap().push(Seen {
             authorization: text("authorization"),
             cluster: text("clusterid"),
@@ -89,6 +94,7 @@ impl Fake {
             turns: Arc::new(Semaphore::new(1000)),
             under_way: Arc::new(watch::Sender::new(0)),
             most: Arc::default(),
+            asked: Arc::default(),
             seen: Arc::default(),
         }
     }
@@ -218,21 +224,30 @@ async fn what_a_connection_waits_for_is_asked_for_first() {
     under_way.wait_for(|n| *n == FETCHES_MAX).await.unwrap();
     // All turns are taken and twelve wait; a connection needs the last of them, and then one that
     // nobody has asked for yet.
-    let (last, new) = (names[19].clone(), id("new"));
+    let urgent = [names[19].clone(), id("new")];
     let waiting = async {
-        let (a, b) = tokio::join!(identities.certificate(&last), identities.certificate(&new));
+        let [last, new] = &urgent;
+        let (a, b) = tokio::join!(identities.certificate(last), identities.certificate(new));
         (a.unwrap(), b.unwrap())
     };
     let granting = async {
-        // Those waiting have said so before the first turn comes free.
-        tokio::task::yield_now().await;
-        fake.turns.add_permits(FETCHES_MAX + 2);
+        while identities.0.fetches.waiting(Priority::RealTime) < urgent.len() {
+            tokio::task::yield_now().await;
+        }
+        // As many turns come free as are urgent: who comes to the authority now was given them.
+        fake.turns.add_permits(urgent.len());
+        while fake.asked.lock().unwrap().len() < FETCHES_MAX + urgent.len() {
+            tokio::task::yield_now().await;
+        }
+        let mut next = fake.asked.lock().unwrap()[FETCHES_MAX..].to_vec();
+        next.sort();
+        let mut expected = urgent.each_ref().map(ToString::to_string);
+        expected.sort();
+        assert_eq!(next, expected);
+        fake.turns.add_permits(100);
     };
     let (certificates, ()) = tokio::join!(waiting, granting);
-    assert_eq!(certificates.0.identity(), &last);
-    let seen = fake.seen.lock().unwrap().len();
-    assert!(seen <= FETCHES_MAX + 2, "{seen} were served first");
-    fake.turns.add_permits(100);
+    assert_eq!(certificates.0.identity(), &urgent[0]);
     for receiver in &mut receivers {
         receiver.wait_for(Option::is_some).await.unwrap();
     }
