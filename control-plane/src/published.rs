@@ -4,7 +4,7 @@ use mesh_discovery::codec;
 use mesh_model::{GatewayListener, ObjectName, Resource, ResourceKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// A namespace and a service account in it.
 pub(crate) type Account = (Arc<str>, Arc<str>);
@@ -26,6 +26,14 @@ pub(crate) struct Served {
 /// The resources of one type, by name.
 pub(crate) type OfType = BTreeMap<String, Arc<Served>>;
 
+/// The way from one moment to the next, for one type.
+#[derive(Debug)]
+struct Delta {
+    from: Weak<OfType>,
+    /// What is new, changed or gone.
+    names: Vec<String>,
+}
+
 /// Everything served at one moment.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
@@ -34,6 +42,8 @@ pub(crate) struct Published {
     pub(crate) types: BTreeMap<&'static str, Arc<OfType>>,
     /// Who may have a Gateway's listeners, with their TLS keys: the accounts its pods run as.
     pub(crate) gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
+    /// What has changed since the moment before, by type; nothing for a type that is shared with it.
+    deltas: BTreeMap<&'static str, Delta>,
     /// Listeners as those may see them who may not have their TLS keys.
     keyless: OfType,
 }
@@ -73,35 +83,48 @@ impl Published {
                 _ => None,
             })
             .collect();
+        let mut deltas = BTreeMap::new();
         let shared = |(type_url, of_type): (&'static str, OfType)| {
-            let before = self.types.get(type_url);
-            let same = before.filter(|before| same(before, &of_type)).cloned();
-            (type_url, same.unwrap_or_else(|| Arc::new(of_type)))
+            let Some(before) = self.types.get(type_url) else {
+                return (type_url, Arc::new(of_type));
+            };
+            let names = differing(before, &of_type);
+            if names.is_empty() {
+                return (type_url, before.clone());
+            }
+            let from = Arc::downgrade(before);
+            deltas.insert(type_url, Delta { from, names });
+            (type_url, Arc::new(of_type))
         };
         Self {
             types: types.into_iter().map(shared).collect(),
             gateway_accounts,
+            deltas,
             keyless,
         }
     }
 
-    /// The resources of a type that a caller may have.
-    pub(crate) fn visible<'a>(
-        &'a self,
+    /// The names of a type that may differ from what was published at `level`; none: any may.
+    pub(crate) fn changed_since(&self, type_url: &str, level: &Arc<OfType>) -> Option<&[String]> {
+        let delta = self.deltas.get(type_url)?;
+        std::ptr::eq(delta.from.as_ptr(), Arc::as_ptr(level)).then_some(&*delta.names)
+    }
+
+    /// A resource in the form that a caller may have, if it may.
+    pub(crate) fn visible(
+        &self,
         type_url: &str,
-        account: &'a Account,
+        name: &str,
+        account: &Account,
         keys_allowed: bool,
-    ) -> impl Iterator<Item = (&'a String, &'a Arc<Served>)> {
-        self.types
-            .get(type_url)
-            .into_iter()
-            .flat_map(|of_type| of_type.iter())
-            .filter_map(move |(name, served)| match &served.resource {
-                Resource::Listener(listener) => self
-                    .listener(name, listener, served, account, keys_allowed)
-                    .map(|served| (name, served)),
-                _ => Some((name, served)),
-            })
+    ) -> Option<&Arc<Served>> {
+        let served = self.types.get(type_url)?.get(name)?;
+        match &served.resource {
+            Resource::Listener(listener) => {
+                self.listener(name, listener, served, account, keys_allowed)
+            }
+            _ => Some(served),
+        }
     }
 
     /// A listener in the form that a caller may have, if any.
@@ -123,13 +146,13 @@ impl Published {
     }
 }
 
-/// Whether two moments hold the very same resources of a type.
-fn same(before: &OfType, now: &OfType) -> bool {
-    before.len() == now.len()
-        && before
-            .iter()
-            .zip(now)
-            .all(|((a, x), (b, y))| a == b && Arc::ptr_eq(x, y))
+/// The names under which two moments do not hold the very same resource.
+fn differing(before: &OfType, now: &OfType) -> Vec<String> {
+    let changed = now
+        .iter()
+        .filter(|(name, served)| !before.get(*name).is_some_and(|b| Arc::ptr_eq(b, served)));
+    let gone = before.keys().filter(|name| !now.contains_key(*name));
+    changed.map(|(name, _)| name).chain(gone).cloned().collect()
 }
 
 impl Served {
@@ -170,12 +193,12 @@ mod tests {
         }));
         let own: Account = ("demo".into(), "gateway".into());
         let accounts = BTreeMap::from([(gateway, BTreeSet::from([own.clone()]))]);
+        let name = listener.key().name;
         let resources = BTreeMap::from([(listener.key(), listener)]);
         let published = Published::default().next(&resources, accounts);
         let seen = |account: &Account, keys_allowed| {
-            let mut visible = published.visible(TYPE_LISTENER, account, keys_allowed);
-            let holds_key = |served: &Arc<Served>| served.value.windows(7).any(|w| w == b"the-key");
-            visible.next().map(|(_, served)| holds_key(served))
+            let visible = published.visible(TYPE_LISTENER, &name, account, keys_allowed);
+            visible.map(|served| served.value.windows(7).any(|w| w == b"the-key"))
         };
         assert_eq!(seen(&own, true), Some(true));
         assert_eq!(seen(&own, false), None, "not without TLS");
@@ -208,5 +231,31 @@ mod tests {
             &addresses(&same)[&name],
             &addresses(&other)[&name]
         ));
+    }
+
+    /// What it costs is printed, not asserted.
+    #[test]
+    fn of_a_hundred_thousand_workloads_one_change_is_one_name() {
+        let workload = |n: u32, revision: &str| {
+            let uid = format!("Kubernetes//Pod/ns-{}/pod-{n}", n % 100);
+            let mut w = mesh_model::Workload::new(&uid, "ns", &format!("pod-{n}"));
+            w.canonical_revision = revision.into();
+            let resource = Resource::Workload(Arc::new(w));
+            (resource.key(), resource)
+        };
+        let mut resources: BTreeMap<_, _> = (0..100_000).map(|n| workload(n, "v1")).collect();
+        let began = std::time::Instant::now();
+        let first = Published::default().next(&resources, BTreeMap::new());
+        println!("encoded anew: {:?}", began.elapsed());
+        let (key, resource) = workload(4711, "v2");
+        resources.insert(key.clone(), resource);
+        let began = std::time::Instant::now();
+        let second = first.next(&resources, BTreeMap::new());
+        println!("one of 100000 changed: {:?}", began.elapsed());
+        let level = &first.types[codec::TYPE_ADDRESS];
+        let changed = second.changed_since(codec::TYPE_ADDRESS, level);
+        assert_eq!(changed, Some(&[key.name.to_string()][..]));
+        let now = &second.types[codec::TYPE_ADDRESS];
+        assert!(second.changed_since(codec::TYPE_ADDRESS, now).is_none());
     }
 }

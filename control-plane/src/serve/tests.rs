@@ -431,3 +431,37 @@ async fn only_what_has_changed_is_sent_also_after_a_restart() {
     assert_eq!(names, ["demo/s.demo.svc.cluster.local"]);
     assert_eq!(difference.removed_resources, ["demo/gone"]);
 }
+
+#[tokio::test]
+async fn a_policy_narrows_only_after_the_workloads_it_selects_list_it() {
+    let world = World::start().await;
+    let wide = POLICY.replace("selector: {matchLabels: {app: gw}}, ", "");
+    world.write("policy.yaml", &wide);
+    let mut client = world.client("a");
+    until(&mut client, |s| s.policies().count() == 1).await;
+    let token = world.token("demo", "a");
+    let mut raw = world
+        .stream(Some(token), subscribe(codec::TYPE_AUTHORIZATION))
+        .await
+        .unwrap();
+    assert_eq!(raw.next().await.unwrap().resources.len(), 1);
+    raw.requests
+        .send(subscribe(codec::TYPE_ADDRESS))
+        .await
+        .unwrap();
+    assert_eq!(raw.next().await.unwrap().type_url, codec::TYPE_ADDRESS);
+    world.write("policy.yaml", POLICY);
+    let (first, second) = (raw.next().await.unwrap(), raw.next().await.unwrap());
+    assert_eq!(
+        (first.type_url.as_str(), second.type_url.as_str()),
+        (codec::TYPE_ADDRESS, codec::TYPE_AUTHORIZATION),
+        "narrower: the workloads first"
+    );
+    world.write("policy.yaml", &wide);
+    let (first, second) = (raw.next().await.unwrap(), raw.next().await.unwrap());
+    assert_eq!(
+        (first.type_url.as_str(), second.type_url.as_str()),
+        (codec::TYPE_AUTHORIZATION, codec::TYPE_ADDRESS),
+        "wider: the policy first"
+    );
+}
