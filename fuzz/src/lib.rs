@@ -19,6 +19,7 @@ mod requests;
 mod signing;
 mod streams;
 mod wire;
+mod zds;
 
 // Files of the product that are private to a binary or a crate, as they are.
 #[path = "../../control-plane/src"]
@@ -73,6 +74,7 @@ pub use requests::request_head;
 pub use signing::csr;
 pub use streams::{detect, server_name};
 pub use wire::resource;
+pub use zds::zds;
 
 /// A target.
 #[derive(Clone, Copy)]
@@ -108,6 +110,7 @@ pub const TARGETS: &[Target] = &[
     target("resource", resource, 12000),
     target("server_name", server_name, 12000),
     target("trace_context", trace_context, 12000),
+    target("zds", zds, 12000),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), rounds: u32) -> Target {
