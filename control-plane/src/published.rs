@@ -23,12 +23,16 @@ pub(crate) struct Served {
     pub(crate) version: String,
 }
 
+/// How many moments a stream may be behind for its difference to be looked up, not searched for.
+const MOMENTS_MAX: usize = 32;
+
 /// The resources of one type, by name.
 pub(crate) type OfType = BTreeMap<String, Arc<Served>>;
 
 /// The way from one moment to the next, for one type.
 #[derive(Debug)]
 struct Delta {
+    /// Its address stays its own for as long as it is held here.
     from: Weak<OfType>,
     /// What is new, changed or gone.
     names: Vec<String>,
@@ -42,8 +46,8 @@ pub(crate) struct Published {
     pub(crate) types: BTreeMap<&'static str, Arc<OfType>>,
     /// Who may have a Gateway's listeners, with their TLS keys: the accounts its pods run as.
     pub(crate) gateway_accounts: BTreeMap<ObjectName, BTreeSet<Account>>,
-    /// What has changed since the moment before, by type; nothing for a type that is shared with it.
-    deltas: BTreeMap<&'static str, Delta>,
+    /// The way here from the moments before, by type, the oldest first.
+    deltas: BTreeMap<&'static str, Vec<Arc<Delta>>>,
     /// Listeners as those may see them who may not have their TLS keys.
     keyless: OfType,
 }
@@ -83,7 +87,7 @@ impl Published {
                 _ => None,
             })
             .collect();
-        let mut deltas = BTreeMap::new();
+        let mut deltas = self.deltas.clone();
         let shared = |(type_url, of_type): (&'static str, OfType)| {
             let Some(before) = self.types.get(type_url) else {
                 return (type_url, Arc::new(of_type));
@@ -93,7 +97,9 @@ impl Published {
                 return (type_url, before.clone());
             }
             let from = Arc::downgrade(before);
-            deltas.insert(type_url, Delta { from, names });
+            let way = deltas.entry(type_url).or_default();
+            way.push(Arc::new(Delta { from, names }));
+            shorten(way, of_type.len());
             (type_url, Arc::new(of_type))
         };
         Self {
@@ -104,10 +110,18 @@ impl Published {
         }
     }
 
-    /// The names of a type that may differ from what was published at `level`; none: any may.
-    pub(crate) fn changed_since(&self, type_url: &str, level: &Arc<OfType>) -> Option<&[String]> {
-        let delta = self.deltas.get(type_url)?;
-        std::ptr::eq(delta.from.as_ptr(), Arc::as_ptr(level)).then_some(&*delta.names)
+    /// The names of a type that may differ from what was published at `level`, some perhaps more than
+    /// once; none: any may.
+    pub(crate) fn changed_since(
+        &self,
+        type_url: &str,
+        level: &Arc<OfType>,
+    ) -> Option<impl Iterator<Item = &String>> {
+        let way = self.deltas.get(type_url)?;
+        let is_start = |delta: &Arc<Delta>| std::ptr::eq(delta.from.as_ptr(), Arc::as_ptr(level));
+        let start = way.iter().position(is_start)?;
+        let rest = way.get(start..)?;
+        Some(rest.iter().flat_map(|delta| &delta.names))
     }
 
     /// A resource in the form that a caller may have, if it may.
@@ -153,6 +167,18 @@ fn differing(before: &OfType, now: &OfType) -> Vec<String> {
         .filter(|(name, served)| !before.get(*name).is_some_and(|b| Arc::ptr_eq(b, served)));
     let gone = before.keys().filter(|name| !now.contains_key(*name));
     changed.map(|(name, _)| name).chain(gone).cloned().collect()
+}
+
+/// Forgets the oldest moments past the bound, and those from which more names have changed than there
+/// are: comparing all of them is no dearer.
+fn shorten(way: &mut Vec<Arc<Delta>>, names_max: usize) {
+    let mut names = 0;
+    let kept = way.iter().rev().take(MOMENTS_MAX).take_while(|delta| {
+        names += delta.names.len();
+        names <= names_max
+    });
+    let kept = kept.count();
+    way.drain(..way.len() - kept);
 }
 
 impl Served {
@@ -252,10 +278,40 @@ mod tests {
         let began = std::time::Instant::now();
         let second = first.next(&resources, BTreeMap::new());
         println!("one of 100000 changed: {:?}", began.elapsed());
-        let level = &first.types[codec::TYPE_ADDRESS];
-        let changed = second.changed_since(codec::TYPE_ADDRESS, level);
-        assert_eq!(changed, Some(&[key.name.to_string()][..]));
-        let now = &second.types[codec::TYPE_ADDRESS];
-        assert!(second.changed_since(codec::TYPE_ADDRESS, now).is_none());
+        let changed = |now: &Published, level: &Published| {
+            let names = now.changed_since(codec::TYPE_ADDRESS, &level.types[codec::TYPE_ADDRESS]);
+            names.map(|names| names.cloned().collect::<Vec<_>>())
+        };
+        assert_eq!(changed(&second, &first), Some(vec![key.name.to_string()]));
+        assert_eq!(changed(&second, &second), None);
+        resources.remove(&key);
+        let third = second.next(&resources, BTreeMap::new());
+        let twice = vec![key.name.to_string(); 2];
+        assert_eq!(changed(&third, &first), Some(twice), "two moments behind");
+    }
+
+    #[test]
+    fn what_is_kept_of_the_past_is_bounded() {
+        let workload = |n: usize, revision: usize| {
+            let mut w = mesh_model::Workload::new(&n.to_string(), "ns", "pod");
+            w.canonical_revision = revision.to_string().into();
+            let resource = Resource::Workload(Arc::new(w));
+            (resource.key(), resource)
+        };
+        let all = |revision| {
+            (0..100)
+                .map(|n| workload(n, revision))
+                .collect::<BTreeMap<_, _>>()
+        };
+        let way = |published: &Published| published.deltas[codec::TYPE_ADDRESS].len();
+        let mut resources = all(0);
+        let mut now = Published::default().next(&resources, BTreeMap::new());
+        for revision in 1..=2 * MOMENTS_MAX {
+            resources.extend([workload(7, revision)]);
+            now = now.next(&resources, BTreeMap::new());
+            assert_eq!(way(&now), revision.min(MOMENTS_MAX));
+        }
+        now = now.next(&all(MOMENTS_MAX * 3), BTreeMap::new());
+        assert_eq!(way(&now), 1, "as many names as there are");
     }
 }

@@ -6,6 +6,7 @@
 mod accept;
 mod certificate;
 mod stream;
+mod subscription;
 #[cfg(test)]
 mod tests;
 

@@ -1,16 +1,14 @@
 //! One stream: what its peer has, and the differences sent to it.
 
 use super::Discovery;
-use crate::published::{Account, OfType, Published, Served};
+use super::subscription::{Difference, Part, Subscription};
+use crate::published::{Account, Published};
 use crate::tokens::Caller;
-use mesh_discovery::codec::{self, TYPE_AUTHORIZATION, TYPE_HTTP_POLICY, TYPE_LISTENER};
-use mesh_model::{Dice, PolicyScope, Resource};
-use mesh_proto::discovery::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource as WireResource,
-};
-use prost_types::Any;
+use mesh_discovery::codec::{self, TYPE_AUTHORIZATION, TYPE_HTTP_POLICY};
+use mesh_model::Dice;
+use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use prost_types::value::Kind;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,52 +22,6 @@ const STREAM_AGE: Duration = Duration::from_secs(25 * 60);
 const STREAM_AGE_SPREAD_S: u64 = 10 * 60;
 /// A peer that takes nothing for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What a peer has of one type: what was published when all of it had been sent, which costs a stream
-/// nothing, and what it has beside or in place of that.
-struct Subscription {
-    /// What was published when all of it had been sent. Not for listeners, of which each peer may
-    /// see others.
-    level: Option<Arc<OfType>>,
-    /// Versions, by name.
-    beside: BTreeMap<String, String>,
-}
-
-impl Subscription {
-    fn version(&self, name: &str) -> Option<&str> {
-        let beside = self.beside.get(name).map(String::as_str);
-        beside.or_else(|| Some(self.level.as_ref()?.get(name)?.version.as_str()))
-    }
-
-    /// The names to look at for a difference to what is published now.
-    fn names(&self, published: &Published, type_url: &str, now: &OfType) -> BTreeSet<String> {
-        let mut names: BTreeSet<String> = self.beside.keys().cloned().collect();
-        let level = self.level.as_ref();
-        match level.and_then(|level| published.changed_since(type_url, level)) {
-            Some(changed) => names.extend(changed.iter().cloned()),
-            None => {
-                names.extend(now.keys().cloned());
-                names.extend(level.into_iter().flat_map(|l| l.keys()).cloned());
-            }
-        }
-        names
-    }
-
-    /// Whether a policy would come to apply to fewer workloads of its own accord. The workloads that
-    /// shall list it must have been told so before, or it would apply to none for a while.
-    fn narrows(&self, name: &str, now: &Served) -> bool {
-        let held = self.level.as_ref().and_then(|level| level.get(name));
-        let reach = |served: &Served| match &served.resource {
-            Resource::Policy(p) | Resource::HttpPolicy(p) => match p.scope {
-                PolicyScope::Global => 2,
-                PolicyScope::Namespace => 1,
-                PolicyScope::WorkloadSelector | PolicyScope::Targets => 0,
-            },
-            _ => 0,
-        };
-        held.is_some_and(|held| reach(held) > reach(now))
-    }
-}
 
 /// One stream.
 pub(super) struct Stream {
@@ -181,10 +133,7 @@ impl Stream {
                 "subscriptions by name are not supported; leave XDS_ON_DEMAND unset",
             ));
         }
-        let subscription = Subscription {
-            level: None,
-            beside: request.initial_resource_versions,
-        };
+        let subscription = Subscription::new(request.initial_resource_versions);
         self.subscriptions.insert(type_url, subscription);
         let published = self.published.borrow().clone();
         // An empty answer counts too: a proxy is not ready before each type was answered.
@@ -258,39 +207,11 @@ impl Stream {
         let Some(subscription) = self.subscriptions.get_mut(type_url) else {
             return Ok(());
         };
-        let Some(of_type) = published.types.get(type_url) else {
-            return Ok(());
+        let visible = |name: &str| {
+            published.visible(type_url, name, &self.account, self.discovery.keys_allowed)
         };
-        let level = subscription.level.as_ref();
-        if level.is_some_and(|level| Arc::ptr_eq(level, of_type)) {
-            return Ok(());
-        }
-        let mut resources = Vec::new();
-        let mut removed = Vec::new();
-        for name in subscription.names(published, type_url, of_type) {
-            let visible =
-                published.visible(type_url, &name, &self.account, self.discovery.keys_allowed);
-            match (visible, part) {
-                (Some(served), Part::Changed) if subscription.narrows(&name, served) => {}
-                (Some(served), _) => {
-                    if subscription.version(&name) != Some(&served.version) {
-                        resources.push(wire(type_url, &name, served));
-                        let version = served.version.clone();
-                        subscription.beside.insert(name, version);
-                    }
-                }
-                (None, Part::All) if subscription.version(&name).is_some() => {
-                    subscription.beside.remove(&name);
-                    removed.push(name);
-                }
-                (None, _) => {}
-            }
-        }
-        // Who may have a listener depends on more than the listeners.
-        if part == Part::All && type_url != TYPE_LISTENER {
-            subscription.beside = BTreeMap::new();
-            subscription.level = Some(of_type.clone());
-        }
+        let Difference { resources, removed } =
+            subscription.difference(published, type_url, part, visible);
         if resources.is_empty() && removed.is_empty() && !even_empty {
             return Ok(());
         }
@@ -334,27 +255,6 @@ fn is_refusal(code: Code) -> bool {
         code,
         Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented
     )
-}
-
-fn wire(type_url: &str, name: &str, served: &Served) -> WireResource {
-    WireResource {
-        name: name.into(),
-        version: served.version.clone(),
-        resource: Some(Any {
-            type_url: type_url.into(),
-            value: served.value.clone(),
-        }),
-        ..WireResource::default()
-    }
-}
-
-/// Which part of a difference is sent.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
-    /// New and changed resources, but policies that come to apply to less.
-    Changed,
-    /// Removals too.
-    All,
 }
 
 fn is_policy(type_url: &str) -> bool {
