@@ -40,7 +40,8 @@ pub(crate) fn answer(status: u16, headers: &HeaderMap) -> Vec<Field> {
     fields
 }
 
-fn extend(fields: &mut Vec<Field>, headers: &HeaderMap) {
+/// Headers as fields.
+pub(crate) fn extend(fields: &mut Vec<Field>, headers: &HeaderMap) {
     for (name, value) in headers {
         let name = match NAMES.iter().find(|known| name == **known) {
             Some(known) => Bytes::from_static(known.as_bytes()),

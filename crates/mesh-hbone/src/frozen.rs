@@ -7,8 +7,7 @@
 use crate::core::{Core, Fault, Handle, Shared, Slot};
 use crate::driver::{Driver, Revival};
 use crate::wire::Sealed;
-use crate::{HboneStream, KeepAlive, TunnelError};
-use http::HeaderMap;
+use crate::{HboneStream, KeepAlive, TunnelError, fields};
 use mesh_http2::{Connection as Engine, ErrorCode, Field, Role, Snapshot, StreamId};
 use mesh_tls::{Records, RecordsSnapshot};
 use serde::{Deserialize, Serialize};
@@ -60,6 +59,8 @@ struct StreamState {
     fault: Option<Fault>,
     answer: Option<Vec<Field>>,
     answered: bool,
+    /// Of the 200 that opened the stream.
+    headers: Vec<Field>,
 }
 
 /// A tunnel that cannot be taken up.
@@ -99,14 +100,21 @@ impl Tunnel {
 impl TunnelState {
     pub(crate) fn of(core: &mut Core, wire: WireState) -> Self {
         let (slots, lingering, requests) = core.take_streams();
-        let stream = |(stream, slot): (StreamId, Box<Slot>)| StreamState {
-            stream,
-            inbox: slot.inbox.pieces().collect::<Vec<_>>().concat(),
-            ended: slot.ended,
-            write_ended: slot.write_ended,
-            fault: slot.fault,
-            answer: slot.answer,
-            answered: slot.answered,
+        let stream = |(stream, slot): (StreamId, Box<Slot>)| {
+            let mut headers = Vec::new();
+            if let Some(known) = &slot.headers {
+                fields::extend(&mut headers, known);
+            }
+            StreamState {
+                stream,
+                inbox: slot.inbox.pieces().collect::<Vec<_>>().concat(),
+                ended: slot.ended,
+                write_ended: slot.write_ended,
+                fault: slot.fault,
+                answer: slot.answer,
+                answered: slot.answered,
+                headers,
+            }
         };
         Self {
             engine: core.engine.snapshot(),
@@ -147,6 +155,7 @@ where
         engine.reset(stream, ErrorCode::REFUSED_STREAM).ok();
     }
     let mut slots = Vec::new();
+    let mut opened = Vec::new();
     for stream in state.streams {
         let mut slot = Slot {
             ended: stream.ended,
@@ -158,8 +167,8 @@ where
         };
         slot.inbox.push(stream.inbox.into(), false);
         slots.push((stream.stream, Box::new(slot)));
+        opened.push((stream.stream, fields::headers(stream.headers)));
     }
-    let numbers: Vec<StreamId> = slots.iter().map(|(stream, _)| *stream).collect();
     let server = engine.role() == Role::Server;
     let revival = Revival {
         engine,
@@ -172,12 +181,9 @@ where
         driver.leave();
     }
     let handle = |stream| Handle::of(driver.shared(), stream);
-    let streams = numbers
+    let streams = opened
         .into_iter()
-        .map(|stream| {
-            let stream_handle = HboneStream::new(handle(stream), HeaderMap::new());
-            (stream.value(), stream_handle)
-        })
+        .map(|(stream, headers)| (stream.value(), HboneStream::new(handle(stream), headers)))
         .collect();
     Ok(Revived { streams, driver })
 }

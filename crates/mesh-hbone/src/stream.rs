@@ -8,6 +8,7 @@ use http::HeaderMap;
 use mesh_http2::ErrorCode;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -21,11 +22,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// * Dropping it sends what was written and resets what has not ended then.
 pub struct HboneStream {
     handle: Handle,
-    headers: HeaderMap,
+    headers: Rc<HeaderMap>,
 }
 
 impl HboneStream {
     pub(crate) fn new(handle: Handle, headers: HeaderMap) -> Self {
+        let headers = Rc::new(headers);
+        handle.keep_headers(headers.clone());
         Self { handle, headers }
     }
 

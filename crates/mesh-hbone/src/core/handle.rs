@@ -3,8 +3,10 @@
 use super::{Fault, LINGER, Lingering, Shared, Slot};
 use crate::TunnelError;
 use crate::inbox::Inbox;
+use http::HeaderMap;
 use mesh_http2::{CommandError, Connection as Engine, ErrorCode, Field, StreamId};
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
@@ -94,6 +96,11 @@ impl Handle {
         }
         wait(&mut slot.reader, cx);
         Poll::Pending
+    }
+
+    /// Has the headers of the answer kept with the stream, for when the tunnel is taken apart.
+    pub(crate) fn keep_headers(&self, headers: Rc<HeaderMap>) {
+        self.with_slot(|slot| slot.headers = Some(headers));
     }
 
     /// Returns when the peer gave the stream up, or the connection is gone.

@@ -6,6 +6,7 @@ use crate::{
     ConnectRequest, Dial, Incoming, Pool, PoolSettings, ServerSettings, TunnelKey, join,
     serve_session,
 };
+use http::HeaderMap;
 use mesh_model::SpiffeId;
 use mesh_net::{ConnectOptions, Counters, ListenOptions, PumpEnd, Side};
 use mesh_runtime::{Drain, Scope};
@@ -65,6 +66,8 @@ async fn interrupted(
             end = join(&mut tcp, &mut stream, side, &counters) => return end,
         }
         let number = stream.number();
+        let headers = stream.response_headers().clone();
+        assert!(headers.contains_key("baggage"));
         let Some(frozen) = stream.tunnel().freeze().await else {
             // The other side was done first.
             return PumpEnd::Complete;
@@ -82,6 +85,7 @@ async fn interrupted(
         });
         let same = streams.into_iter().find(|(of, _)| *of == number);
         stream = same.unwrap().1;
+        assert_eq!(*stream.response_headers(), headers);
     }
 }
 
@@ -119,7 +123,11 @@ fn a_transfer_goes_on_where_its_tunnel_was_taken_apart() {
                 let (app, freezes) = (app.take().unwrap(), freezes.clone());
                 let scope = tasks.clone();
                 async move {
-                    let stream = incoming.accept(HeaderMap::new()).unwrap();
+                    let mut headers = HeaderMap::new();
+                    for twice in ["a=b", "c=d"] {
+                        headers.append("baggage", twice.parse().unwrap());
+                    }
+                    let stream = incoming.accept(headers).unwrap();
                     interrupted(app, stream, Side::Upstream, &scope, &freezes).await;
                 }
             };

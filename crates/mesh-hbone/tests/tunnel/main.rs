@@ -3,6 +3,8 @@
 
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod within;
 
 use http::{HeaderMap, Request, StatusCode};
 use mesh_hbone::{HboneStream, Incoming, Pool, PoolSettings, TunnelError};

@@ -31,7 +31,8 @@ pub(crate) fn id(account: &str) -> SpiffeId {
     SpiffeId::new("cluster.local", "demo", account).unwrap()
 }
 
-fn certificate(account: &str) -> Arc<WorkloadCertificate> {
+/// Of a service account of the test mesh.
+pub(crate) fn certificate(account: &str) -> Arc<WorkloadCertificate> {
     Arc::new(WorkloadCertificate::self_signed(&id(account)).unwrap())
 }
 
