@@ -32,6 +32,7 @@ pub(crate) async fn serve<S>(
     // Boxed: what connecting needs is not held while the bytes flow.
     match Box::pin(open(worker, arrival, listener, &mut record)).await {
         Ok(up) => {
+            record.set_tls_group(up.key_exchange());
             let cut = revoked(worker, arrival);
             run_session(down, up, record, cut, &worker.shared.drain).await;
         }

@@ -86,7 +86,10 @@ impl Worker {
             ..ConnectOptions::default()
         };
         // One pool of tunnels for both: a backend's HTTP and TCP ports share a connection.
-        let pool = mesh_hbone::Pool::new(shared.edge.pool.clone(), &shared.scope);
+        let retired = mesh_proxy::tunnels_retired(&shared.metrics);
+        let count = move |reason: Reason| retired.with(reason.code()).inc();
+        let settings = shared.edge.pool.clone();
+        let pool = mesh_hbone::Pool::counting(settings, &shared.scope, count);
         let upstream = Upstream::new(
             UpstreamSettings::default(),
             connect.clone(),

@@ -12,7 +12,9 @@ use mesh_model::{
     Reason, Snapshot, SpiffeId,
 };
 use mesh_plan::Refusal;
+use mesh_tls::PeerTrust;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What is to be let in.
@@ -39,6 +41,8 @@ pub(crate) struct Admission {
     pub(crate) destination: SocketAddr,
     /// The state of the mesh.
     pub(crate) snapshots: SnapshotReceiver,
+    /// What the identity rests on.
+    pub(crate) trust: Option<Rc<PeerTrust>>,
 }
 
 impl Admission {
@@ -79,8 +83,26 @@ impl Admission {
         }
     }
 
-    /// Returns when a later snapshot than `allowed_by` denies the connection.
+    /// Returns when the connection may not go on: a later snapshot than `allowed_by` denies it, or what
+    /// its peer proved itself with holds no longer.
     pub(crate) async fn revoked(&self, allowed_by: Arc<Snapshot>, kind: Kind) -> Reason {
+        tokio::select! {
+            reason = self.denied(allowed_by, kind) => reason,
+            reason = self.trust_lost() => {
+                tracing::info!(source = %self.source_ip, destination = %self.destination, %reason, "the peer is trusted no longer");
+                reason
+            }
+        }
+    }
+
+    async fn trust_lost(&self) -> Reason {
+        match &self.trust {
+            Some(trust) => trust.lost().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn denied(&self, allowed_by: Arc<Snapshot>, kind: Kind) -> Reason {
         let decide = |set: &PolicySet| self.decide(set, kind);
         let snapshots = self.snapshots.clone();
         let (reason, detail) = self
@@ -220,8 +242,8 @@ mod tests {
         }
     }
 
-    fn allowed(set: &PolicySet, kind: Kind) -> bool {
-        let admission = Admission {
+    fn admission() -> Admission {
+        Admission {
             authorization: Authorization::None,
             scope: OwnedScope::App {
                 address: ([127, 0, 0, 1], 80).into(),
@@ -233,8 +255,12 @@ mod tests {
             source_ip: [10, 0, 0, 1].into(),
             destination: ([10, 0, 0, 2], 80).into(),
             snapshots: tokio::sync::watch::channel(Arc::default()).1,
-        };
-        admission.decide(set, kind).allowed
+            trust: None,
+        }
+    }
+
+    fn allowed(set: &PolicySet, kind: Kind) -> bool {
+        admission().decide(set, kind).allowed
     }
 
     #[test]
@@ -276,5 +302,39 @@ mod tests {
             assert_eq!(allowed(&set, Kind::Any), want);
             assert_eq!(allowed(&set, Kind::Bytes), want);
         }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_revoked_may_not_go_on_though_no_policy_says_so() {
+        let id = |account: &str| SpiffeId::new("cluster.local", "demo", account).unwrap();
+        let ca = mesh_testkit::TestCa::new();
+        let lists = mesh_tls::Revocations::new(|_, _| ());
+        let policy = mesh_tls::TlsPolicy::new(lists.clone());
+        let ours = ca.workload_with(&id("shop"), ca.root_pem(), mesh_testkit::ca::DAY, &policy);
+        let (ours, theirs) = (Arc::new(ours), ca.workload(&id("client")));
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let expected = mesh_tls::Expected::AnyOf(vec![id("shop")]);
+        let (accepted, connected) = tokio::join!(
+            mesh_tls::accept_session(far, &ours),
+            mesh_tls::connect_session(near, &theirs, &expected)
+        );
+        connected.unwrap();
+        let certificates = tokio::sync::watch::channel(Some(ours.clone())).1;
+        let trust = PeerTrust::new(accepted.unwrap().peer, ours, certificates);
+        let snapshots = tokio::sync::watch::Sender::new(Arc::new(Snapshot::default()));
+        let admission = Admission {
+            trust: Some(Rc::new(trust)),
+            snapshots: snapshots.subscribe(),
+            ..admission()
+        };
+        let allowed_by = snapshots.borrow().clone();
+        let mut revoked = std::pin::pin!(admission.revoked(allowed_by, Kind::Any));
+        tokio::select! {
+            biased;
+            reason = &mut revoked => panic!("{reason}"),
+            () = std::future::ready(()) => {}
+        }
+        ca.revoke(&lists, &[theirs.serial()]);
+        assert_eq!(revoked.await, Reason::CertRevoked);
     }
 }

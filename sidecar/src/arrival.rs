@@ -9,6 +9,7 @@ use mesh_model::{Snapshot, SpiffeId, Workload};
 use mesh_net::Prefixed;
 use mesh_plan::{Client, Refusal};
 use mesh_telemetry::ConnectionFacts;
+use mesh_tls::PeerTrust;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(crate) struct Caller<'a> {
     pub(crate) peer: SocketAddr,
     /// The peer's identity as TLS proved it; none on plaintext.
     pub(crate) identity: Option<&'a SpiffeId>,
+    /// What that rests on.
+    pub(crate) trust: Option<Rc<PeerTrust>>,
     /// The application.
     pub(crate) destination: SocketAddr,
 }
@@ -63,6 +66,7 @@ impl Arrival {
             source_ip: caller.peer.ip(),
             destination,
             snapshots: worker.node.snapshots.clone(),
+            trust: caller.trust,
         };
         let kind = match declared {
             Declared::Bytes => Kind::Bytes,
@@ -96,7 +100,7 @@ impl Arrival {
         let found = tokio::select! {
             found = finding => found,
             reason = revoked => Err(Denial {
-                refusal: Refusal::new(reason, "policies changed"),
+                refusal: Refusal::new(reason, "it may not go on"),
                 policy: None,
             }),
         };

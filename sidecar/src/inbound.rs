@@ -107,6 +107,7 @@ async fn open(
         workload: &workload,
         peer: tunnel.peer,
         identity,
+        trust: Some(tunnel.trust.clone()),
         destination,
     };
     let arrival = Arrival::admit(&tunnel.worker, snapshot, caller, facts).await?;

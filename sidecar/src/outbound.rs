@@ -166,6 +166,7 @@ impl Call {
             Transport::Hbone { .. } => self.headers(workload, target.service.as_deref()),
         };
         let up = session::dial(&self.worker, snapshot, asking, target, &headers, facts).await?;
+        facts.tls_group = up.key_exchange();
         Ok(Prefixed::new(up, Vec::new()))
     }
 

@@ -94,6 +94,7 @@ async fn open(
         workload: &workload,
         peer,
         identity: None,
+        trust: None,
         destination,
     };
     Arrival::admit(worker, snapshot, caller, facts).await

@@ -10,7 +10,7 @@ use mesh_model::{Reason, Workload};
 use mesh_plan::Refusal;
 use mesh_proxy::limits::Limit;
 use mesh_runtime::{Context, Drain, Scope};
-use mesh_telemetry::{Counter, Metrics, Tracer};
+use mesh_telemetry::{Counter, LabelledCounter, Metrics, Tracer};
 use mesh_tls::WorkloadCertificate;
 use std::sync::Arc;
 
@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) connections: Scope,
     /// Tells that the process goes down.
     pub(crate) drain: Drain,
+    /// Tunnels that trust in their peer ended, by reason.
+    pub(crate) tunnels_retired: LabelledCounter,
     limit: Limit,
     refused: Counter,
 }
@@ -61,6 +63,7 @@ impl Node {
                 "sidecar_connections_refused",
                 "Connections refused because the bound was reached",
             ),
+            tunnels_retired: mesh_proxy::tunnels_retired(&parts.metrics),
             metrics: parts.metrics,
             tracer: parts.tracer,
             scope: context.scope.clone(),

@@ -23,7 +23,8 @@ pub(crate) struct Tunnel {
     /// The address it connected to.
     pub(crate) local_ip: IpAddr,
     facts: fn(SocketAddr) -> ConnectionFacts,
-    trust: PeerTrust,
+    /// What the trust in it rests on.
+    pub(crate) trust: Rc<PeerTrust>,
     _permit: Permit,
 }
 
@@ -35,6 +36,7 @@ impl Tunnel {
         facts.hbone_address = Some(authority.to_owned());
         facts.security = Security::MutualTls;
         facts.source.identity = Some(self.identity.clone());
+        facts.tls_group = Some(self.trust.peer().key_exchange);
         facts
     }
 }
@@ -69,20 +71,18 @@ where
 {
     let node = tunnel.worker.node.clone();
     let (settings, scope) = (&node.proxy.server, &node.connections);
-    // A certificate that ran out proves nothing more: no new streams on it.
+    // What proved the peer holds no longer: it must prove itself anew before it opens more. Streams
+    // that may not stay end themselves, each with the reason in its record.
     let stale = async {
-        tunnel.trust.stale().await;
+        let reason = tunnel.trust.stale().await;
+        node.tunnels_retired.with(reason.code()).inc();
+        tracing::info!(peer = %tunnel.peer, identity = %tunnel.identity, %reason, "tunnel retired");
     };
     let handler = |incoming| serve(tunnel.clone(), incoming);
     let ended = mesh_hbone::serve_session(session, settings, &node.drain, scope, stale, handler);
-    // Its streams have records of their own; this is about the connection under them.
-    tokio::select! {
-        ended = ended => if let Err(error) = ended {
-            tracing::debug!(peer = %tunnel.peer, identity = %tunnel.identity, %error, "tunnel ended");
-        },
-        reason = tunnel.trust.lost() => {
-            tracing::info!(peer = %tunnel.peer, identity = %tunnel.identity, %reason, "the peer is trusted no longer: the tunnel is cut");
-        }
+    if let Err(error) = ended.await {
+        // Its streams have records of their own; this is about the connection under them.
+        tracing::debug!(peer = %tunnel.peer, identity = %tunnel.identity, %error, "tunnel ended");
     }
 }
 
@@ -107,7 +107,11 @@ async fn handshake(
         identity: session.peer.identity.clone(),
         local_ip,
         facts,
-        trust: PeerTrust::new(session.peer.clone(), certificate, certificates),
+        trust: Rc::new(PeerTrust::new(
+            session.peer.clone(),
+            certificate,
+            certificates,
+        )),
         _permit: permit,
     };
     Ok((session, tunnel))

@@ -97,6 +97,7 @@ async fn open(
         source_ip: tunnel.peer.ip(),
         destination,
         snapshots: node.snapshots.clone(),
+        trust: Some(tunnel.trust.clone()),
     };
     let kind = match declared {
         Declared::Bytes => Kind::Bytes,
@@ -170,7 +171,7 @@ impl Call {
         let revoked = self.admission.revoked(self.snapshot.clone(), Kind::Any);
         let found = tokio::select! {
             found = self.find(stream, &mut pending.facts) => found,
-            reason = revoked => Err(Refusal::new(reason, "policies changed")),
+            reason = revoked => Err(Refusal::new(reason, "it may not go on")),
         };
         match found {
             Ok(Found::Http(version, down, _)) => {

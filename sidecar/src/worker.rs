@@ -48,7 +48,9 @@ impl Worker {
             mark: proxy.mark,
             ..ConnectOptions::default()
         };
-        let pool = Pool::new(proxy.pool.clone(), &node.scope);
+        let retired = node.tunnels_retired.clone();
+        let count = move |reason: Reason| retired.with(reason.code()).inc();
+        let pool = Pool::counting(proxy.pool.clone(), &node.scope, count);
         let tunnels = mesh_l7::Tunnels {
             pool: pool.clone(),
             certificate: node.certificate.clone(),

@@ -54,6 +54,7 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
     // What proved the peer holds no longer: it must prove itself anew before it opens more.
     let stale = async {
         let reason = tunnel.trust.stale().await;
+        pod.node.counts.tunnels_retired.with(reason.code()).inc();
         tracing::info!(%peer, identity = %tunnel.identity, %reason, "tunnel retired");
     };
     let handler = |incoming| serve(tunnel.clone(), incoming);
@@ -123,6 +124,7 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     facts.hbone_address = Some(asked.authority.clone());
     facts.security = Security::MutualTls;
     facts.transport = Transport::Hbone;
+    facts.tls_group = Some(tunnel.trust.peer().key_exchange);
     facts.source.identity = Some(tunnel.identity.clone());
     let mut record = pod.node.metrics.connection(facts);
 

@@ -41,6 +41,8 @@ pub(crate) struct Node {
 pub(crate) struct Counts {
     /// Connections refused at a bound, by bound.
     pub(crate) refused: LabelledCounter,
+    /// Tunnels that trust in their peer ended, by reason.
+    pub(crate) tunnels_retired: LabelledCounter,
     /// Connections to applications that could not come from the client's address.
     pub(crate) source_not_kept: Counter,
     /// What authorization meets.
@@ -63,6 +65,7 @@ impl Counts {
                 "Connections refused because a bound was reached",
                 "bound",
             ),
+            tunnels_retired: mesh_proxy::tunnels_retired(metrics),
             source_not_kept: metrics.counter(
                 "ztunnel_source_address_not_kept",
                 "Connections to applications made from the pod's own address for want of a privilege",

@@ -53,6 +53,9 @@ pub(crate) async fn serve(
     let reached = Box::pin(reach(worker, client, at, destination, &mut record)).await;
     match reached {
         Ok(upstream) => {
+            if let Some(group) = upstream.key_exchange() {
+                record.set_tls_group(Some(group));
+            }
             run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
         }
         Err(refusal) => record.end(refusal.reason, Some(refusal.detail)),

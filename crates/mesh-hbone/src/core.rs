@@ -97,6 +97,8 @@ pub(crate) struct Core {
     pub(crate) pong_leaving: bool,
     /// Who wants the connection taken apart.
     pub(crate) freezer: Option<oneshot::Sender<Frozen>>,
+    /// The key exchange of the TLS under it, where that is known.
+    pub(crate) key_exchange: Option<&'static str>,
 }
 
 impl Core {
@@ -114,6 +116,7 @@ impl Core {
             pong: false,
             pong_leaving: false,
             freezer: None,
+            key_exchange: None,
         }))
     }
 

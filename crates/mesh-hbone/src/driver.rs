@@ -14,6 +14,7 @@ use clock::Clock;
 use mesh_http2::{
     Announce, Connection as Engine, ErrorCode, Limits, Outgoing, Role, Settings, StreamId,
 };
+use mesh_model::Reason;
 use mesh_tls::TlsError;
 use std::future::poll_fn;
 use std::io;
@@ -167,6 +168,11 @@ impl<W> Driver<W> {
         self.closing.is_some() || self.done
     }
 
+    /// Ends a client's connection with the last of its streams.
+    pub(crate) const fn retire(&mut self) {
+        self.clock.release_at_once();
+    }
+
     /// Asks the peer to open no more streams. Those there, and those on their way, run on.
     pub(crate) fn leave(&mut self) {
         let mut core = self.core.0.borrow_mut();
@@ -220,6 +226,25 @@ impl<W: Wire> Driver<W> {
             buffers.woken.drain(..).for_each(|waker| waker.wake());
         });
         poll_fn(|cx| self.poll(cx, &mut drop)).await.ok();
+    }
+
+    /// Ends the connection at once, as its peer is trusted no longer: its streams see why, and nothing
+    /// that they wrote is sent to it any more.
+    pub(crate) fn distrust(&mut self, reason: Reason) {
+        if self.is_over() {
+            return;
+        }
+        let end = (
+            TunnelError::Untrusted(reason),
+            io::ErrorKind::ConnectionAborted,
+        );
+        buffers::lend(|buffers| {
+            self.close(Err(end), Instant::now(), buffers);
+            buffers.woken.drain(..).for_each(|waker| waker.wake());
+        });
+        if let Some(closing) = &mut self.closing {
+            closing.sent = true;
+        }
     }
 
     /// Hands the connection over, taken apart, to who asked for it.

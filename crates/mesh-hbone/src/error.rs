@@ -3,6 +3,7 @@
 use mesh_model::Reason;
 use mesh_net::ConnectError;
 use mesh_tls::TlsError;
+use std::io;
 use std::sync::Arc;
 
 /// Why a stream could not be opened or a tunnel ended. Cloned to all who waited for one dial.
@@ -35,6 +36,9 @@ pub enum TunnelError {
     /// A limit of the pool was reached.
     #[error("the pool's limit of {0} was reached")]
     Overloaded(&'static str),
+    /// What the peer proved itself with holds no longer, for this reason.
+    #[error("the peer is trusted no longer: {0}")]
+    Untrusted(Reason),
     /// The pool is being closed.
     #[error("the pool is closed")]
     Closed,
@@ -54,7 +58,17 @@ impl TunnelError {
             Self::ResponseTimeout => Reason::ConnectTimeout,
             Self::Authority(_) => Reason::BadRequest,
             Self::Overloaded(_) => Reason::Overloaded,
+            Self::Untrusted(reason) => *reason,
             Self::Closed => Reason::Drained,
+        }
+    }
+
+    /// The reason an I/O error of a stream has because its tunnel's peer is trusted no longer; none
+    /// of any other error.
+    pub fn distrust(error: &io::Error) -> Option<Reason> {
+        match error.get_ref()?.downcast_ref()? {
+            Self::Untrusted(reason) => Some(*reason),
+            _ => None,
         }
     }
 
@@ -68,6 +82,7 @@ impl TunnelError {
             | Self::ResponseTimeout
             | Self::KeepAlive
             | Self::Authority(_)
+            | Self::Untrusted(_)
             | Self::Closed => false,
         }
     }

@@ -6,17 +6,21 @@
 //! found closed, or closing after a GOAWAY, is dropped at checkout and another is dialled; a
 //! request that was sent is never sent again. Connections keep the certificate they were made
 //! with: a rotated one is used from the next dial on (interop/hbone.md, "Pooling").
+//!
+//! Trust in the far side is followed while a connection lives. Once its certificate is over, revoked,
+//! or rests on a root that was withdrawn, the connection takes no more streams; for the latter two
+//! those there are cut as well ([`TunnelError::Untrusted`]).
 
-use crate::client::{self, Checkout, Connection, Place};
+use crate::client::{self, Checkout, Connection, Ground, Place, Retired};
 #[cfg(test)]
 use crate::wire::Plain;
 use crate::wire::{Sealed, Wire};
 use crate::{HboneStream, PoolSettings, TunnelError};
 use http::HeaderMap;
-use mesh_model::SpiffeId;
+use mesh_model::{Reason, SpiffeId};
 use mesh_net::ConnectOptions;
 use mesh_runtime::Scope;
-use mesh_tls::{Expected, WorkloadCertificate};
+use mesh_tls::{CertificateReceiver, Expected, PeerTrust, Session, WorkloadCertificate};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -58,6 +62,20 @@ pub struct Dial {
     pub options: ConnectOptions,
     /// Presented by us; its identity is the key's source.
     pub certificate: Arc<WorkloadCertificate>,
+    /// Gives its successors, for the roots in them: the far side is trusted as long as none of those it
+    /// may have been judged by is gone.
+    pub successors: CertificateReceiver,
+}
+
+impl Dial {
+    /// With a certificate that has no successors.
+    pub fn once(options: ConnectOptions, certificate: Arc<WorkloadCertificate>) -> Self {
+        Self {
+            options,
+            certificate,
+            successors: watch::channel(None).1,
+        }
+    }
 }
 
 /// The pool of one worker; clones are the same pool.
@@ -72,6 +90,8 @@ struct Inner {
     entries: RefCell<HashMap<TunnelKey, Entry>>,
     connections: Cell<usize>,
     next_id: Cell<u64>,
+    /// Told of each connection retired because of its peer.
+    distrusted: Box<dyn Fn(Reason)>,
 }
 
 type Outcome = Option<Result<(), TunnelError>>;
@@ -85,6 +105,16 @@ struct Entry {
 impl Pool {
     /// An empty pool. Its connections are tasks of `scope` and end with it.
     pub fn new(settings: PoolSettings, scope: &Scope) -> Self {
+        Self::counting(settings, scope, |_| ())
+    }
+
+    /// As [`Self::new`]; `distrusted` is told of each connection that is retired because its peer's
+    /// certificate is over ([`Reason::TlsFailure`]) or trust in it was lost.
+    pub fn counting(
+        settings: PoolSettings,
+        scope: &Scope,
+        distrusted: impl Fn(Reason) + 'static,
+    ) -> Self {
         Self {
             inner: Rc::new(Inner {
                 settings,
@@ -92,6 +122,7 @@ impl Pool {
                 entries: RefCell::default(),
                 connections: Cell::new(0),
                 next_id: Cell::new(0),
+                distrusted: Box::new(distrusted),
             }),
         }
     }
@@ -117,39 +148,48 @@ impl Pool {
                 let tcp = mesh_net::connect(target.address, &dial.options).await?;
                 let session =
                     mesh_tls::connect_session(tcp, &dial.certificate, &target.expected).await?;
-                Ok(Sealed::new(session))
+                Ok(ground(session, dial.certificate, dial.successors))
             }
         };
         self.open_over(key, connect, &request).await
     }
 
     /// Opens a stream within a byte stream that leads to the far side, such as a stream of another
-    /// tunnel (double HBONE: interop/hbone.md). TLS and HTTP/2 are of this one stream only.
+    /// tunnel (double HBONE: interop/hbone.md). TLS and HTTP/2 are of this one stream only. Of `dial` only
+    /// the certificates count.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub async fn open_within<S>(
         &self,
         stream: S,
-        certificate: &WorkloadCertificate,
+        dial: &Dial,
         expected: &Expected,
         request: &ConnectRequest,
     ) -> Result<HboneStream, TunnelError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let session = Box::pin(mesh_tls::connect_session(stream, certificate, expected)).await?;
+        let certificate = dial.certificate.clone();
+        let session = Box::pin(mesh_tls::connect_session(stream, &certificate, expected)).await?;
         let mut settings = self.inner.settings.clone();
         // It ends with its stream.
         settings.idle_release = Duration::ZERO;
-        let (connection, driver) = client::start(Sealed::new(session), &settings);
+        let ground = ground(session, certificate, dial.successors.clone());
+        let (connection, started) = client::start(ground, &settings);
         let Checkout::Place(place) = connection.checkout() else {
             return Err(TunnelError::Closed);
         };
         let asked = place.ask(request)?;
+        let pool = Rc::downgrade(&self.inner);
+        let retire = move |why| {
+            if let Some(pool) = pool.upgrade() {
+                pool.note(&why);
+            }
+        };
         self.inner
             .scope
-            .spawn_local("hbone connection", client::run(driver, || ()));
+            .spawn_local("hbone connection", client::run(started, retire));
         asked.answer(&settings).await
     }
 
@@ -168,7 +208,10 @@ impl Pool {
     {
         let dial = || {
             let dialing = dial();
-            async { dialing.await.map(Plain::new) }
+            async {
+                let wire = Plain::new(dialing.await?);
+                Ok(Ground { wire, trust: None })
+            }
         };
         self.open_over(key, dial, request).await
     }
@@ -182,7 +225,7 @@ impl Pool {
     where
         W: Wire + 'static,
         D: Fn() -> F,
-        F: Future<Output = Result<W, TunnelError>> + 'static,
+        F: Future<Output = Result<Ground<W>, TunnelError>> + 'static,
     {
         for _ in 0..ROUNDS_MAX {
             if let Some(place) = self.inner.checkout(key) {
@@ -239,7 +282,7 @@ impl Inner {
     ) -> Result<watch::Receiver<Outcome>, TunnelError>
     where
         W: Wire + 'static,
-        F: Future<Output = Result<W, TunnelError>> + 'static,
+        F: Future<Output = Result<Ground<W>, TunnelError>> + 'static,
     {
         if self.connections.get() >= self.settings.connections_max {
             return Err(TunnelError::Overloaded("connections"));
@@ -259,10 +302,10 @@ impl Inner {
         let connection = async move {
             // Boxed: what a dial needs is given back before the long life of the connection.
             match Box::pin(dial).await {
-                Ok(wire) => {
-                    let (connection, driver) = client::start(wire, &settings);
+                Ok(ground) => {
+                    let (connection, started) = client::start(ground, &settings);
                     let retire = dialing.succeed(connection);
-                    client::run(driver, retire).await;
+                    client::run(started, retire).await;
                 }
                 Err(error) => dialing.fail(error),
             }
@@ -281,6 +324,13 @@ impl Inner {
         entry.connections.push((id, connection));
         self.connections.set(self.connections.get() + 1);
         id
+    }
+
+    fn note(&self, why: &Retired) {
+        if let Retired::Distrusted(reason) = why {
+            tracing::info!(%reason, "tunnel retired: what its peer proved itself with holds no longer");
+            (self.distrusted)(*reason);
+        }
     }
 
     /// Takes a connection out; nothing happens when a checkout dropped it already.
@@ -309,6 +359,18 @@ impl Inner {
     }
 }
 
+fn ground<S>(
+    session: Session<S>,
+    certificate: Arc<WorkloadCertificate>,
+    successors: CertificateReceiver,
+) -> Ground<Sealed<S>> {
+    let trust = PeerTrust::new(session.peer.clone(), certificate, successors);
+    Ground {
+        wire: Sealed::new(session),
+        trust: Some(trust),
+    }
+}
+
 /// A dial in progress. Dropped without an outcome (the scope was cancelled, a panic), it frees the
 /// key, and those who wait see the channel close.
 struct Dialing {
@@ -319,13 +381,14 @@ struct Dialing {
 
 impl Dialing {
     /// Puts the connection in the pool, tells those who wait, and gives what takes it out again.
-    fn succeed(self, connection: Connection) -> impl FnOnce() + use<> {
+    fn succeed(self, connection: Connection) -> impl FnOnce(Retired) + use<> {
         let (inner, key) = (self.inner.clone(), self.key.clone());
         let id = inner.upgrade().map(|pool| pool.add(&key, connection));
         self.finish(Ok(()));
-        move || {
+        move |why| {
             if let (Some(pool), Some(id)) = (inner.upgrade(), id) {
                 pool.remove(&key, id);
+                pool.note(&why);
             }
         }
     }

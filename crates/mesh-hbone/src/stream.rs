@@ -76,6 +76,12 @@ impl HboneStream {
         })
     }
 
+    /// The key exchange of the TLS under the tunnel, such as `X25519MLKEM768`, for tunnels that we
+    /// opened.
+    pub fn key_exchange(&self) -> Option<&'static str> {
+        self.handle.shared().borrow().key_exchange
+    }
+
     /// The tunnel it is a stream of.
     pub fn tunnel(&self) -> Tunnel {
         Tunnel(self.handle.shared().clone())

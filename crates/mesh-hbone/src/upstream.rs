@@ -15,6 +15,16 @@ pub enum UpstreamStream {
     Tunnel(Box<HboneStream>),
 }
 
+impl UpstreamStream {
+    /// The key exchange of the TLS it goes through; none where there is no TLS of ours.
+    pub fn key_exchange(&self) -> Option<&'static str> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tunnel(stream) => stream.key_exchange(),
+        }
+    }
+}
+
 impl AsyncRead for UpstreamStream {
     fn poll_read(
         self: Pin<&mut Self>,

@@ -101,6 +101,7 @@ impl Dialer {
         let dial = Dial {
             options: self.connect.clone(),
             certificate,
+            successors: tunnels.certificate.clone(),
         };
         let request = ConnectRequest { authority, headers };
         let stream = tunnels.pool.open(&key, dial, request).await?;

@@ -1,6 +1,6 @@
 //! Two streams joined, counted, and recorded once.
 
-use mesh_hbone::{HboneStream, UpstreamStream};
+use mesh_hbone::{HboneStream, TunnelError, UpstreamStream};
 use mesh_model::Reason;
 use mesh_net::{Counters, PumpEnd, Side};
 use mesh_runtime::Drain;
@@ -109,10 +109,10 @@ fn outcome(end: PumpEnd) -> (Reason, Option<String>) {
     match end {
         PumpEnd::Complete => (Reason::Ok, None),
         PumpEnd::Failed { side, error } => {
-            let reason = match side {
+            let reason = TunnelError::distrust(&error).unwrap_or(match side {
                 Side::Downstream => Reason::DownstreamReset,
                 Side::Upstream => Reason::UpstreamReset,
-            };
+            });
             (reason, Some(error.to_string()))
         }
     }

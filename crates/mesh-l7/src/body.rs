@@ -3,7 +3,7 @@
 use crate::grpc::MessageCounter;
 use crate::record::{Exchange, ExchangeGuard};
 use crate::tunnel::Revoked;
-use crate::upstream::Lease;
+use crate::upstream::{Lease, lost_reason};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
@@ -215,7 +215,7 @@ impl UpstreamBody {
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
-                self.finish(Reason::UpstreamReset, Some(error.to_string()));
+                self.finish(lost_reason(&error), Some(error.to_string()));
                 Poll::Ready(Some(Err(BodyError::Upstream(error))))
             }
         }

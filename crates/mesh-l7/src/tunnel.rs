@@ -1,6 +1,7 @@
 //! After a 101: bytes both ways, each with its own end.
 
 use crate::record::ExchangeGuard;
+use crate::upstream::lost_reason;
 use mesh_hbone::UpstreamStream;
 use mesh_model::Reason;
 use mesh_net::{Counters, Prefixed, PumpEnd, Side};
@@ -59,6 +60,6 @@ fn outcome(end: PumpEnd) -> (Reason, Option<String>) {
         PumpEnd::Failed {
             side: Side::Upstream,
             error,
-        } => (Reason::UpstreamReset, Some(error.to_string())),
+        } => (lost_reason(&error), Some(error.to_string())),
     }
 }

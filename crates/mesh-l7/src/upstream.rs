@@ -8,7 +8,7 @@ mod connection;
 mod offered;
 mod pool;
 
-pub(crate) use connection::{BUFFER_BYTES_MIN, Lease};
+pub(crate) use connection::{BUFFER_BYTES_MIN, Lease, lost_reason};
 
 use crate::body::RequestBody;
 use crate::settings::UpstreamSettings;
@@ -299,6 +299,7 @@ impl Upstream {
         let dial = Dial {
             options: self.inner.connect.clone(),
             certificate,
+            successors: tunnels.certificate.clone(),
         };
         let request = ConnectRequest {
             authority: authority.to_owned(),

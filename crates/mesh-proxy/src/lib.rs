@@ -14,6 +14,6 @@ pub mod settings;
 
 pub use listener::accept_until_drain;
 pub use mesh_model::WorkloadInfo;
-pub use revocation::revocations;
+pub use revocation::{revocations, tunnels_retired};
 pub use run::{StartError, run};
 pub use settings::{Addresses, Process};

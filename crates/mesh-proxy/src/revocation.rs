@@ -68,11 +68,21 @@ impl Counts {
                 "reporter",
             ),
             broken: metrics.counter(
-                "mesh_crl_broken_files",
+                "strata_crl_broken_files",
                 "States of revocation list files that could not be used; the last good one is",
             ),
         }
     }
+}
+
+/// Counts tunnels that take no more streams because what their peer proved itself with is over,
+/// revoked, or rests on a root that was withdrawn: by [`mesh_model::Reason::code`].
+pub fn tunnels_retired(metrics: &Metrics) -> LabelledCounter {
+    metrics.labelled_counter(
+        "strata_tunnels_retired",
+        "Tunnels, opened or taken, that take no more streams as trust in their peer ended",
+        "reason",
+    )
 }
 
 async fn follow(mut files: RevocationFiles, revocations: Revocations, broken: Counter) {

@@ -1,11 +1,11 @@
 //! A certificate authority in memory: a root that signs good and bad certificates alike.
 
 use mesh_model::{SpiffeId, TlsCertificatePem};
-use mesh_tls::{WorkloadCertificate, new_csr};
+use mesh_tls::{RevocationFiles, Revocations, TlsPolicy, WorkloadCertificate, new_csr};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams,
+    CertificateSigningRequestParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use std::time::{Duration, SystemTime};
 
@@ -164,6 +164,48 @@ impl TestCa {
         WorkloadCertificate::from_chain(identity, key, &chain).unwrap()
     }
 
+    /// A good workload certificate that comes with other roots than its own alone (PEM, any number), for
+    /// handshakes of a policy. Its own root must be among them.
+    pub fn workload_with(
+        &self,
+        identity: &SpiffeId,
+        roots_pem: &str,
+        lifetime: Duration,
+        policy: &TlsPolicy,
+    ) -> WorkloadCertificate {
+        let (request, key) = new_csr(identity).unwrap();
+        let mut chain = self.sign_csr(&request, lifetime);
+        chain.pop();
+        chain.push(roots_pem.into());
+        WorkloadCertificate::from_chain_with(identity, key, &chain, policy).unwrap()
+    }
+
+    /// Puts a revocation list of this root into use: certificates by serial number, in hex.
+    pub fn revoke(&self, lists: &Revocations, serials: &[&str]) {
+        let now = SystemTime::now();
+        let revoked = |serial: &&str| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&bytes_of(serial)),
+            revocation_time: (now - DAY).into(),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: (now - DAY).into(),
+            next_update: (now + DAY).into(),
+            crl_number: SerialNumber::from(1u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).unwrap().pem().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("crl.pem");
+        std::fs::write(&file, list).unwrap();
+        let mut files = RevocationFiles::new(file);
+        assert_eq!(files.refresh().broken, []);
+        lists.replace(&files);
+    }
+
     /// Signs a request as it is and answers as a mesh authority does: leaf, then root, PEM.
     pub fn sign_csr(&self, csr_pem: &str, lifetime: Duration) -> Vec<String> {
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
@@ -191,6 +233,16 @@ impl TestCa {
         let certificate = leaf.into_params().signed_by(&pair, &self.issuer).unwrap();
         (certificate, pair)
     }
+}
+
+/// The bytes of a number in hex.
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let even = format!("{}{hex}", if hex.len() % 2 == 1 { "0" } else { "" });
+    let digits: Vec<char> = even.chars().collect();
+    let pairs = digits.chunks(2).map(|pair| pair.iter().collect::<String>());
+    pairs
+        .map(|pair| u8::from_str_radix(&pair, 16).unwrap())
+        .collect()
 }
 
 #[cfg(test)]

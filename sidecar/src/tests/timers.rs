@@ -27,10 +27,7 @@ fn no_stream_after_the_end(account: &'static str, n: u8, by_service: bool) {
         let end = SystemTime::now() + Duration::from_secs(3);
         let certificate = WorkloadCertificate::self_signed_until(&id("client"), end).unwrap();
         let not_after = certificate.not_after();
-        let dial = Dial {
-            options: ConnectOptions::default(),
-            certificate: Arc::new(certificate),
-        };
+        let dial = Dial::once(ConnectOptions::default(), Arc::new(certificate));
         let key = TunnelKey {
             source: id("client"),
             expected: Expected::AnyOf(vec![id(account)]),

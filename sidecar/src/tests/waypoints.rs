@@ -58,10 +58,7 @@ async fn connect(mesh: &Mesh, authority: &str) -> Result<HboneStream, TunnelErro
         address: SocketAddr::new(mesh.ip(3), PORT_HBONE),
         source_ip: None,
     };
-    let dial = Dial {
-        options: ConnectOptions::default(),
-        certificate: Arc::new(certificate),
-    };
+    let dial = Dial::once(ConnectOptions::default(), Arc::new(certificate));
     let request = ConnectRequest {
         authority: authority.into(),
         headers: http::HeaderMap::new(),

@@ -46,6 +46,7 @@ fn a_service_is_reached_through_a_tunnel_and_both_sides_write_one_record() {
         "spiffe://cluster.local/ns/demo/sa/server"
     );
     assert_eq!(out["bytes_sent"], 5);
+    assert_eq!(out["tls_group"], "X25519MLKEM768");
     let inn = server.next(PATIENCE).unwrap();
     assert_eq!(inn["reason"], "ok", "{inn}");
     assert_eq!(inn["direction"], "inbound");
@@ -55,6 +56,7 @@ fn a_service_is_reached_through_a_tunnel_and_both_sides_write_one_record() {
     );
     assert_eq!(inn["dst.service"], "web.demo.svc.cluster.local");
     assert_eq!(inn["dst.hbone_addr"], mesh.app.to_string());
+    assert_eq!(inn["tls_group"], "X25519MLKEM768");
     assert!(client.take().is_empty() && server.take().is_empty());
 }
 
@@ -335,10 +337,11 @@ fn the_pages_show_what_goes_on() {
     let at = mesh.server.addresses;
     assert!(http_get(at.readiness, "/healthz/ready").starts_with("HTTP/1.1 200"));
     let live = http_get(at.admin, "/debug/connections");
-    assert!(
-        live.contains("spiffe://cluster.local/ns/demo/sa/client"),
-        "{live}"
-    );
+    for part in ["spiffe://cluster.local/ns/demo/sa/client", "X25519MLKEM768"] {
+        assert!(live.contains(part), "{live}");
+    }
+    let sent = http_get(mesh.client.addresses.admin, "/debug/connections");
+    assert!(sent.contains("X25519MLKEM768"), "{sent}");
     let dump = http_get(at.admin, "/config_dump");
     for part in [
         "\"workloadIps\"",
@@ -396,13 +399,12 @@ async fn raw_connect(
         address: SocketAddr::new(node, mesh_model::PORT_HBONE),
         source_ip: from,
     };
-    let dial = Dial {
-        options: ConnectOptions {
-            source: from,
-            ..ConnectOptions::default()
-        },
-        certificate: Arc::new(WorkloadCertificate::self_signed(&id(account)).unwrap()),
+    let options = ConnectOptions {
+        source: from,
+        ..ConnectOptions::default()
     };
+    let certificate = WorkloadCertificate::self_signed(&id(account)).unwrap();
+    let dial = Dial::once(options, Arc::new(certificate));
     let request = ConnectRequest {
         authority: authority.into(),
         headers: HeaderMap::new(),

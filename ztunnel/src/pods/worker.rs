@@ -36,8 +36,10 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(pod: Arc<Pod>) -> Self {
+        let retired = pod.node.counts.tunnels_retired.clone();
+        let count = move |reason: Reason| retired.with(reason.code()).inc();
         Self {
-            pool: Pool::new(pod.node.proxy.pool.clone(), &pod.scope),
+            pool: Pool::counting(pod.node.proxy.pool.clone(), &pod.scope, count),
             dice: RefCell::new(Dice::seeded(RandomState::new().hash_one(&pod.spec.uid))),
             certificates: RefCell::new(None),
             pod,

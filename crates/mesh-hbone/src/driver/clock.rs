@@ -89,6 +89,11 @@ impl Clock {
         Some(self.pings.to_be_bytes())
     }
 
+    /// The connection is to end as soon as nobody uses it.
+    pub(crate) const fn release_at_once(&mut self) {
+        self.idle = Some(Duration::ZERO);
+    }
+
     /// Remembers since when nobody uses the connection.
     pub(crate) fn note_use(&mut self, now: Instant, is_idle: bool) {
         self.idle_since = match is_idle {

@@ -144,10 +144,7 @@ fn a_transfer_goes_on_where_its_tunnel_was_taken_apart() {
             address,
             source_ip: None,
         };
-        let dial = Dial {
-            options: ConnectOptions::default(),
-            certificate: certificate("client"),
-        };
+        let dial = Dial::once(ConnectOptions::default(), certificate("client"));
         let request = ConnectRequest {
             authority: "10.0.0.9:80".into(),
             headers: HeaderMap::new(),

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod support;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod within;
 
 use http::{HeaderMap, Request, StatusCode};

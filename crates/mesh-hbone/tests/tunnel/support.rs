@@ -38,10 +38,7 @@ pub(crate) fn certificate(account: &str) -> Arc<WorkloadCertificate> {
 
 /// A dial as the client.
 pub(crate) fn dial() -> Dial {
-    Dial {
-        options: ConnectOptions::default(),
-        certificate: certificate("client"),
-    }
+    Dial::once(ConnectOptions::default(), certificate("client"))
 }
 
 /// A CONNECT with one header.

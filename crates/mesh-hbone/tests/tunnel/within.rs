@@ -1,6 +1,6 @@
 //! A tunnel in a stream of another (double HBONE: interop/hbone.md), over real TLS on both levels.
 
-use crate::support::{Origin, certificate, echo, id, local, open, request};
+use crate::support::{Origin, certificate, dial, echo, id, local, open, request};
 use http::HeaderMap;
 use mesh_hbone::{Incoming, Pool, PoolSettings, ServerSettings, TunnelError, serve_session};
 use mesh_model::Reason;
@@ -55,7 +55,7 @@ fn bytes_pass_both_levels_and_the_outer_stream_ends_with_the_inner_one() {
         let pool = Pool::new(PoolSettings::default(), &scope);
         let outer = open(&pool, &gateway).await.unwrap();
         let expected = Expected::AnyOf(vec![id("inner")]);
-        let (own, asked) = (certificate("client"), inner_request());
+        let (own, asked) = (dial(), inner_request());
         let inner = pool.open_within(outer, &own, &expected, &asked);
         let mut inner = inner.await.unwrap();
         assert_eq!(inner.response_headers()["baggage"], "inner=1");
@@ -89,7 +89,7 @@ fn behind_the_right_gateway_the_wrong_peer_is_found_before_anything_is_sent() {
         let pool = Pool::new(PoolSettings::default(), &scope);
         let outer = open(&pool, &gateway).await.unwrap();
         let expected = Expected::AnyOf(vec![id("somebody-else")]);
-        let (own, asked) = (certificate("client"), inner_request());
+        let (own, asked) = (dial(), inner_request());
         let inner = pool.open_within(outer, &own, &expected, &asked).await;
         let error = inner.err().unwrap();
         assert_eq!(error.reason(), Reason::TlsFailure, "{error}");
@@ -113,7 +113,7 @@ fn a_gateway_that_ends_in_the_middle_is_an_error_not_an_end() {
         let pool = Pool::new(PoolSettings::default(), &scope);
         let outer = open(&pool, &origin).await.unwrap();
         let expected = Expected::AnyOf(vec![id("inner")]);
-        let (own, asked) = (certificate("client"), inner_request());
+        let (own, asked) = (dial(), inner_request());
         let inner = pool.open_within(outer, &own, &expected, &asked).await;
         let error = inner.err().unwrap();
         assert!(matches!(error, TunnelError::Tls(_)), "{error}");

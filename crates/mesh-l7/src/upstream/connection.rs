@@ -10,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mesh_hbone::UpstreamStream;
+use mesh_hbone::{TunnelError, UpstreamStream};
 use mesh_model::Reason;
 use mesh_net::Prefixed;
 use mesh_runtime::Scope;
@@ -202,11 +202,24 @@ impl Drop for Place {
 
 fn send_error(mut error: TrySendError<Request<RequestBody>>) -> SendError {
     let unsent = error.take_message();
-    let found = SendError::new(Reason::UpstreamReset, chain(error.error()));
+    let found = SendError::new(lost_reason(error.error()), chain(error.error()));
     match unsent {
         Some(request) => found.with(request),
         None => found,
     }
+}
+
+/// Why an upstream connection broke: it went away, unless it is the far proxy that is trusted no longer.
+pub(crate) fn lost_reason(error: &(dyn std::error::Error + 'static)) -> Reason {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if let Some(reason) = io.and_then(TunnelError::distrust) {
+            return reason;
+        }
+        cause = error.source();
+    }
+    Reason::UpstreamReset
 }
 
 /// An error and what caused it: hyper's own words say little.
