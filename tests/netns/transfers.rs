@@ -51,14 +51,11 @@ async fn transfers(running: &mut Running) -> Result<()> {
 async fn under_faults(running: &mut Running) -> Result<()> {
     let ledger = Ledger::default();
     let (client, near, far) = ("client", "stranger", "chat");
-    for pod in [near, far] {
-        ledger.serve(running.world.place(pod)?)?;
-    }
+    ledger.serve(running.world.place(far)?, ledger::PORT)?;
     let across = Way::new(running.world.place(client)?, running.world.place(far)?);
     let within = Way::new(running.world.place(client)?, running.world.place(near)?);
-    let mut all = Vec::new();
-    let near_fleet = Fleet::start(&within, WITHIN, &mut all);
-    let first = Fleet::start(&across, ACROSS, &mut all);
+    let near_fleet = Fleet::start(&within, WITHIN, &ledger)?;
+    let first = Fleet::start(&across, ACROSS, &ledger)?;
 
     for name in ["mesh-control", "mesh-ca"] {
         both_advance(&near_fleet, &first).await.context(name)?;
@@ -85,7 +82,7 @@ async fn under_faults(running: &mut Running) -> Result<()> {
     running.world.ready("ztunnel node-2").await?;
     println!("ztunnel node-2: killed and restarted; {broken} broke, nothing acknowledged was lost");
 
-    let second = Fleet::start(&across, ACROSS, &mut all);
+    let second = Fleet::start(&across, ACROSS, &ledger)?;
     both_advance(&near_fleet, &second).await?;
     fleet::small(&across, SMALL).await?;
     both_advance(&near_fleet, &second).await?;
@@ -96,7 +93,7 @@ async fn under_faults(running: &mut Running) -> Result<()> {
     drop_packets(running, client, far, "-D")?;
     second.advance_or_end().await?;
     near_fleet.all_advance().await?;
-    let third = Fleet::start(&across, AFTERWARDS, &mut all);
+    let third = Fleet::start(&across, AFTERWARDS, &ledger)?;
     third.all_advance().await?;
 
     for fleet in [&near_fleet, &second, &third] {
@@ -110,10 +107,10 @@ async fn under_faults(running: &mut Running) -> Result<()> {
         ensure!(broken == 0, "{broken} transfers {name} broke");
     }
     let expected = records::Expected {
-        all: &all,
-        within: WITHIN,
+        within: &near_fleet,
+        before: &first,
+        since: [&second, &third],
         small: SMALL,
-        at_the_server: ACROSS + AFTERWARDS + SMALL,
     };
     expected.are_there(running, &mut unread).await
 }

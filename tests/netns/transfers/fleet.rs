@@ -1,13 +1,13 @@
 //! Many transfers at a time, seen from the clients.
 
-use super::ledger::{Ledger, PORT, start};
+use super::ledger::{Ledger, PORT, port, start};
 use crate::bytes::{PIECE, at};
 use anyhow::{Context, Result, ensure};
 use mesh_lab::Place;
 use mesh_lab::client::{Target, tcp_exchange};
 use mesh_runtime::Scope;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,11 +31,19 @@ const SMALL_AT_A_TIME: usize = 20;
 const SMALL_FROM: u32 = 1 << 20;
 
 /// From where to where.
-pub(super) struct Way(Target);
+pub(super) struct Way {
+    from: Place,
+    to: Place,
+}
 
 impl Way {
     pub(super) fn new(from: &Place, to: &Place) -> Self {
-        Self(Target::new(SocketAddr::new(to.v4().into(), PORT)).from_place(from))
+        let (from, to) = (from.clone(), to.clone());
+        Self { from, to }
+    }
+
+    fn target(&self, port: u16) -> Target {
+        Target::new(SocketAddr::new(self.to.v4().into(), port)).from_place(&self.from)
     }
 }
 
@@ -53,7 +61,8 @@ pub(super) enum End {
 /// A transfer, as its client knows it.
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
-    number: u32,
+    /// No other has it.
+    pub(super) number: u16,
     sent: AtomicU64,
     acknowledged: AtomicU64,
     /// The client has sent its last and its end.
@@ -78,9 +87,9 @@ impl Drop for Ends {
 }
 
 impl Fleet {
-    /// Starts so many, and notes them among all. Needs a tokio runtime around it.
-    pub(super) fn start(way: &Way, count: usize, all: &mut Vec<Arc<Transfer>>) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
+    /// Starts so many. Needs a tokio runtime around it.
+    pub(super) fn start(way: &Way, count: usize, ledger: &Ledger) -> Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(1);
         let (finish, finished) = watch::channel(false);
         let scope = Scope::new();
         let mut transfers = Vec::new();
@@ -89,16 +98,22 @@ impl Fleet {
                 number: NEXT.fetch_add(1, Ordering::Relaxed),
                 ..Transfer::default()
             });
-            let work = run(way.0.clone(), transfer.clone(), finished.clone());
+            let port = port(transfer.number);
+            ledger.serve(&way.to, port)?;
+            let work = run(way.target(port), transfer.clone(), finished.clone());
             scope.spawn("transfer", work);
             transfers.push(transfer);
         }
-        all.extend(transfers.iter().cloned());
-        Self {
+        Ok(Self {
             transfers,
             finish,
             _scope: Ends(scope),
-        }
+        })
+    }
+
+    /// Each of them.
+    pub(super) fn transfers(&self) -> impl Iterator<Item = &Transfer> {
+        self.transfers.iter().map(|transfer| &**transfer)
     }
 
     /// Waits until every one has got some way further than now.
@@ -142,7 +157,7 @@ impl Fleet {
     pub(super) fn broken(&self, ledger: &Ledger) -> Result<usize> {
         let mut broken = 0;
         for transfer in &self.transfers {
-            let received = ledger.of(transfer.number);
+            let received = ledger.of(transfer.number.into());
             let sent = transfer.sent.load(Ordering::Relaxed);
             let acknowledged = transfer.acknowledged();
             let account = format!("{transfer:?}, of which came {received:?}");
@@ -188,7 +203,7 @@ pub(super) async fn small(way: &Way, count: usize) -> Result<()> {
         if under_way.len() == SMALL_AT_A_TIME {
             under_way.join_next().await.context("none under way")???;
         }
-        let (target, number) = (way.0.clone(), SMALL_FROM + u32::try_from(number)?);
+        let (target, number) = (way.target(PORT), SMALL_FROM + u32::try_from(number)?);
         under_way.spawn(async move {
             let piece = at(start(number), SENT_BYTES);
             let bytes = [&number.to_be_bytes()[..], piece].concat();
@@ -226,7 +241,7 @@ async fn send(
     transfer: &Transfer,
     finished: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
-    stream.write_u32(transfer.number).await?;
+    stream.write_u32(transfer.number.into()).await?;
     let mut ticks = tokio::time::interval(SENT_EVERY);
     while !*finished.borrow() {
         ticks.tick().await;
@@ -235,7 +250,7 @@ async fn send(
         transfer
             .sent
             .store(sent + SENT_BYTES as u64, Ordering::Relaxed);
-        let piece = at(start(transfer.number) + sent, SENT_BYTES);
+        let piece = at(start(transfer.number.into()) + sent, SENT_BYTES);
         stream.write_all(piece).await?;
     }
     transfer.all_sent.store(true, Ordering::Relaxed);
@@ -251,7 +266,7 @@ async fn receive(stream: &mut OwnedReadHalf, transfer: &Transfer) -> End {
             Err(_) => return End::Broken,
         };
         let acknowledged = transfer.acknowledged();
-        if buffer[..count] != *at(start(transfer.number) + acknowledged, count) {
+        if buffer[..count] != *at(start(transfer.number.into()) + acknowledged, count) {
             return End::Wrong;
         }
         let now = acknowledged + count as u64;

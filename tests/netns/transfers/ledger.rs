@@ -11,8 +11,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Where they listen.
+/// Where they listen for small connections. Above it each transfer has a port of its own, by which
+/// its records are known: the kernel may give a redirected connection another source port, when its own
+/// is taken by one to elsewhere, but never another destination.
 pub(super) const PORT: u16 = 7100;
+
+/// Past the last of these ports.
+pub(super) const PORT_END: u16 = PORT + 900;
+
+/// The port of a transfer.
+pub(super) fn port(number: u16) -> u16 {
+    PORT + number
+}
 
 /// What came of one transfer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,11 +44,11 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Serves in a pod. Needs a tokio runtime around it.
-    pub(super) fn serve(&self, place: &Place) -> Result<()> {
+    /// Serves on a port of a pod. Needs a tokio runtime around it.
+    pub(super) fn serve(&self, place: &Place, port: u16) -> Result<()> {
         let options = ListenOptions {
             netns: Some(place.netns().clone()),
-            ..ListenOptions::new((Ipv4Addr::UNSPECIFIED, PORT).into())
+            ..ListenOptions::new((Ipv4Addr::UNSPECIFIED, port).into())
         };
         let listener = listen(&options).with_context(|| place.name().to_owned())?;
         self.scope.spawn("ledger", self.clone().accept(listener));

@@ -1,90 +1,139 @@
 //! Every connection has one record at the proxy that outlived it, with how it ended.
 
 use super::blocked::Unread;
-use super::fleet::{End, Transfer};
-use super::ledger::PORT;
+use super::fleet::{End, Fleet, Transfer};
+use super::ledger::{PORT, PORT_END, port};
 use crate::world::Running;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What there was to record.
 pub(super) struct Expected<'a> {
-    /// Every transfer: the proxy of the clients' node outlived them all.
-    pub(super) all: &'a [Arc<Transfer>],
-    /// Those of them whose server is on that node too.
-    pub(super) within: usize,
-    /// Small connections to the other node.
+    /// Transfers within the clients' node, whose proxy outlived all of them.
+    pub(super) within: &'a Fleet,
+    /// Transfers to the other node, whose proxy they died with.
+    pub(super) before: &'a Fleet,
+    /// Transfers to the other node that began after its proxy was restarted.
+    pub(super) since: [&'a Fleet; 2],
+    /// Small connections to the other node, after that too.
     pub(super) small: usize,
-    /// Connections to the other node that began after its proxy was restarted.
-    pub(super) at_the_server: usize,
 }
 
 impl Expected<'_> {
-    /// Waits for the records, and sees that each is there once.
+    /// Waits for the records, and sees that each is there once, with how it ended.
     pub(super) async fn are_there(&self, running: &mut Running, unread: &mut Unread) -> Result<()> {
-        let wanted = [self.all.len() + self.small, self.within, self.at_the_server];
-        let (mut near, mut counts) = (Vec::new(), [0; 3]);
+        let within: Vec<&Transfer> = self.within.transfers().collect();
+        let since: Vec<&Transfer> = self.since.iter().flat_map(|f| f.transfers()).collect();
+        let mut all = within.clone();
+        all.extend(self.before.transfers().chain(since.iter().copied()));
+        let wanted = [
+            all.len() + self.small,
+            within.len(),
+            since.len() + self.small,
+        ];
+        let mut found = [(); 3].map(|()| Vec::new());
         for _ in 0..1000 {
-            near = records(&running.world.process("ztunnel node-1")?.log()?);
+            let near = records(&running.world.process("ztunnel node-1")?.log()?);
             let far = records(&unread.text()?);
-            counts = [
-                count(&near, "outbound"),
-                count(&near, "inbound"),
-                count(&far, "inbound"),
+            found = [
+                going(&near, "outbound"),
+                going(&near, "inbound"),
+                going(&far, "inbound"),
             ];
-            if counts.iter().zip(&wanted).all(|(is, want)| is >= want) {
+            if found
+                .iter()
+                .zip(&wanted)
+                .all(|(is, want)| is.len() >= *want)
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        let counts = [0, 1, 2].map(|n| found[n].len());
         ensure!(
             counts == wanted,
             "records at node-1 outbound, inbound, and at node-2: {counts:?}, not {wanted:?}"
         );
-        self.by_reason(&near)?;
-        let [out, _, at_the_server] = counts;
-        println!(
-            "one record each: {out} connections at the clients' node, {at_the_server} at the servers'"
-        );
-        Ok(())
-    }
-
-    /// As many records say `ok` as connections ended in order. They are counted, not found by address:
-    /// the kernel gives a redirected connection another port when its own is taken by one to elsewhere,
-    /// which becomes the same when both are redirected, and the tests before leave thousands of such.
-    fn by_reason(&self, records: &[Value]) -> Result<()> {
-        let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
-        for record in records.iter().filter(|r| r["direction"] == "outbound") {
-            let reason = record["reason"].as_str().context("no reason")?;
-            *by_reason.entry(reason).or_default() += 1;
+        let [out, near_in, far_in] = &found;
+        for (records, transfers, small) in [
+            (out, &all, self.small),
+            (near_in, &within, 0),
+            (far_in, &since, self.small),
+        ] {
+            named(records, transfers, small)?;
         }
-        let ended_whole = |t: &&Arc<Transfer>| t.end.get() == Some(&End::Whole);
-        let whole = self.small + self.all.iter().filter(ended_whole).count();
-        let ok = by_reason.get("ok").copied().unwrap_or_default();
-        ensure!(ok == whole, "{whole} ended in order, {ok} records say so");
-        println!("how all ended: {by_reason:?}");
+        println!(
+            "one record each: {} connections at the clients' node, {} at the servers'",
+            out.len(),
+            far_in.len()
+        );
+        println!("how all ended: {:?}", by_reason(out));
         Ok(())
     }
 }
 
-fn count(records: &[Value], direction: &str) -> usize {
-    let those = records.iter().filter(|r| r["direction"] == direction);
-    those.count()
+/// Each transfer has one record, and it says `ok` when and only when the transfer ended in order.
+fn named(records: &[Record], transfers: &[&Transfer], small: usize) -> Result<()> {
+    let mut by_port: BTreeMap<u16, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        by_port.entry(record.port).or_default().push(record);
+    }
+    for transfer in transfers {
+        let own = by_port.remove(&port(transfer.number));
+        let [one] = own.as_deref().unwrap_or_default() else {
+            bail!("{transfer:?} has the records {own:?}");
+        };
+        let whole = transfer.end.get() == Some(&End::Whole);
+        ensure!((one.reason == "ok") == whole, "{transfer:?} has {one:?}");
+    }
+    let rest = by_port.remove(&PORT).unwrap_or_default();
+    ensure!(by_port.is_empty(), "of no transfer: {by_port:?}");
+    let ok = rest.iter().filter(|record| record.reason == "ok").count();
+    ensure!(ok == small, "{small} small ones, {ok} records say so");
+    Ok(())
 }
 
-/// The records of connections to the transfers' port.
-fn records(log: &str) -> Vec<Value> {
-    let port = format!(":{PORT}");
-    let of_transfer = |record: &Value| {
-        let is_record = record["message"] == "connection complete";
-        let asked = |key: &str| record[key].as_str().is_some_and(|a| a.ends_with(&port));
-        is_record && (asked("dst.addr") || asked("dst.hbone_addr"))
-    };
-    log.lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(of_transfer)
-        .collect()
+fn by_reason(records: &[Record]) -> BTreeMap<&str, usize> {
+    let mut by_reason = BTreeMap::new();
+    for record in records {
+        *by_reason.entry(&*record.reason).or_default() += 1;
+    }
+    by_reason
+}
+
+/// What a record says of its connection.
+#[derive(Debug, Clone)]
+struct Record {
+    direction: String,
+    /// The one the client asked for.
+    port: u16,
+    reason: String,
+}
+
+fn going(records: &[Record], direction: &str) -> Vec<Record> {
+    let those = records.iter().filter(|r| r.direction == direction);
+    those.cloned().collect()
+}
+
+/// The records of connections to the ports of transfers.
+fn records(log: &str) -> Vec<Record> {
+    log.lines().filter_map(record).collect()
+}
+
+fn record(line: &str) -> Option<Record> {
+    let record: Value = serde_json::from_str(line).ok()?;
+    if record["message"] != "connection complete" {
+        return None;
+    }
+    let text = |key: &str| record[key].as_str().map(str::to_owned);
+    let asked = text("dst.hbone_addr").or_else(|| text("dst.addr"))?;
+    let port = asked.rsplit_once(':')?.1.parse().ok()?;
+    (PORT..PORT_END).contains(&port).then_some(())?;
+    Some(Record {
+        direction: text("direction")?,
+        port,
+        reason: text("reason")?,
+    })
 }
