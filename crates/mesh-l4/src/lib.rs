@@ -12,4 +12,4 @@ mod session;
 pub use dialer::{DialError, Dialer, Tunnels};
 pub use mesh_hbone::UpstreamStream;
 pub use reach::{AttemptError, Reach};
-pub use session::run_session;
+pub use session::{Session, SessionEnd, run_session};

@@ -1,12 +1,12 @@
-//! Two streams joined, counted, and recorded once.
+//! Two streams joined, counted, and recorded once; stopped in between, if need be, with nothing lost.
 
 use mesh_hbone::{HboneStream, TunnelError, UpstreamStream};
 use mesh_model::Reason;
-use mesh_net::{Counters, PumpEnd, Side};
+use mesh_net::{Counters, Pump, PumpEnd, Side, Unsent};
 use mesh_runtime::Drain;
 use mesh_telemetry::{ByteCounts, ConnectionRecord};
 use std::any::Any;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -28,34 +28,113 @@ where
     D: AsyncRead + AsyncWrite + Unpin + 'static,
     U: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    // Only the end of the process drops this future in the middle.
-    record.set_drop_reason(Reason::Drained);
-    let (reason, detail) = {
-        let counts = record.counters();
-        tokio::select! {
-            biased;
-            reason = cut => (reason, None),
-            () = drain.forced() => (Reason::Drained, None),
-            end = counted_pump(&mut down, &mut up, &counts) => outcome(end),
-        }
+    let mut unsent = Unsent::default();
+    let streams = (&mut down, &mut up, &mut unsent);
+    let (reason, detail) = match carry(streams, &mut record, cut, drain, pending()).await {
+        Carried::Ended(reason, detail) => (reason, detail),
+        // By what never comes.
+        Carried::Stopped => (Reason::Drained, None),
     };
     drop((down, up));
     record.end(reason, detail);
     reason
 }
 
-/// The pump, with what it moved put on the record's counters after every poll: telemetry and
-/// sockets are neighbours that do not know each other.
-async fn counted_pump<D, U>(down: &mut D, up: &mut U, counts: &ByteCounts) -> PumpEnd
+/// A session while nobody runs it: all that it is, to be taken apart and gone on with elsewhere. What
+/// the kernel holds goes with the sockets, what a tunnel holds with the tunnel
+/// ([`mesh_hbone::Tunnel::freeze`], once every session on it is stopped).
+pub struct Session<D, U> {
+    /// Towards the client.
+    pub down: D,
+    /// Towards the server.
+    pub up: U,
+    /// Read from one side, not taken by the other.
+    pub unsent: Unsent,
+    /// Who the parties are, what was counted, and since when.
+    pub record: ConnectionRecord,
+}
+
+/// How [`Session::run_until`] came back.
+pub enum SessionEnd<D, U> {
+    /// It is over, and recorded.
+    Ended(Reason),
+    /// It was stopped: no byte is lost, nothing closed, nothing recorded.
+    Stopped(Box<Session<D, U>>),
+}
+
+impl<D, U> Session<D, U>
 where
     D: AsyncRead + AsyncWrite + Unpin + 'static,
     U: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let counters = Counters::new();
+    /// One over which nothing has gone yet.
+    pub fn new(down: D, up: U, record: ConnectionRecord) -> Self {
+        let unsent = Unsent::default();
+        Self {
+            down,
+            up,
+            unsent,
+            record,
+        }
+    }
+
+    /// As [`run_session`], or until `stop` is done.
+    pub async fn run_until(
+        mut self,
+        cut: impl Future<Output = Reason>,
+        drain: &Drain,
+        stop: impl Future<Output = ()>,
+    ) -> SessionEnd<D, U> {
+        let streams = (&mut self.down, &mut self.up, &mut self.unsent);
+        match carry(streams, &mut self.record, cut, drain, stop).await {
+            Carried::Stopped => SessionEnd::Stopped(Box::new(self)),
+            Carried::Ended(reason, detail) => {
+                drop((self.down, self.up));
+                self.record.end(reason, detail);
+                SessionEnd::Ended(reason)
+            }
+        }
+    }
+}
+
+enum Carried {
+    Ended(Reason, Option<String>),
+    Stopped,
+}
+
+async fn carry<D, U>(
+    (down, up, unsent): (&mut D, &mut U, &mut Unsent),
+    record: &mut ConnectionRecord,
+    cut: impl Future<Output = Reason>,
+    drain: &Drain,
+    stop: impl Future<Output = ()>,
+) -> Carried
+where
+    D: AsyncRead + AsyncWrite + Unpin + 'static,
+    U: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    // Only the end of the process drops this future in the middle.
+    record.set_drop_reason(Reason::Drained);
+    let (counters, counts) = (Counters::new(), record.counters());
+    let moved = move_bytes(down, up, unsent, &counters, stop);
+    tokio::select! {
+        biased;
+        reason = cut => Carried::Ended(reason, None),
+        () = drain.forced() => Carried::Ended(Reason::Drained, None),
+        end = counted(moved, &counters, &counts) => match end {
+            Some(end) => outcome(end),
+            None => Carried::Stopped,
+        },
+    }
+}
+
+/// Puts what was moved on the record's counters after every poll: telemetry and sockets are neighbours
+/// that do not know each other.
+async fn counted<T>(moved: impl Future<Output = T>, counters: &Counters, counts: &ByteCounts) -> T {
     let mut told = (0, 0);
-    let mut pumping = pin!(move_bytes(down, up, &counters));
+    let mut moved = pin!(moved);
     poll_fn(|cx| {
-        let poll = pumping.as_mut().poll(cx);
+        let poll = moved.as_mut().poll(cx);
         let now = (counters.sent(), counters.received());
         // "Received" and "sent" are the server's view in telemetry, whoever reports.
         if now.0 > told.0 {
@@ -70,19 +149,46 @@ where
     .await
 }
 
-/// The pump that suits both streams: a socket and a tunnel's stream are joined without a copy.
-async fn move_bytes<D, U>(down: &mut D, up: &mut U, counters: &Counters) -> PumpEnd
+/// The pump that suits both streams: a socket and a tunnel's stream are joined without a copy, and
+/// what joins them holds nothing. None when it was stopped; `unsent` is what it begins with and, when it
+/// was stopped, what is left.
+async fn move_bytes<D, U>(
+    down: &mut D,
+    up: &mut U,
+    unsent: &mut Unsent,
+    counters: &Counters,
+    stop: impl Future<Output = ()>,
+) -> Option<PumpEnd>
 where
     D: AsyncRead + AsyncWrite + Unpin + 'static,
     U: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    if let (Some(tcp), Some(tunnel)) = (as_tcp(down), as_tunnel(up)) {
-        return mesh_hbone::join(tcp, tunnel, Side::Downstream, counters).await;
+    let mut stop = pin!(stop);
+    if *unsent == Unsent::default() {
+        if let (Some(tcp), Some(tunnel)) = (as_tcp(down), as_tunnel(up)) {
+            let joined = mesh_hbone::join(tcp, tunnel, Side::Downstream, counters);
+            return or_stopped(joined, stop).await;
+        }
+        if let (Some(tunnel), Some(tcp)) = (as_tunnel(down), as_tcp(up)) {
+            let joined = mesh_hbone::join(tcp, tunnel, Side::Upstream, counters);
+            return or_stopped(joined, stop).await;
+        }
     }
-    if let (Some(tunnel), Some(tcp)) = (as_tunnel(down), as_tcp(up)) {
-        return mesh_hbone::join(tcp, tunnel, Side::Upstream, counters).await;
+    let mut pump = Pump::resume(std::mem::take(unsent));
+    let pumped = poll_fn(|cx| pump.poll(cx, down, up, counters));
+    let end = or_stopped(pumped, stop.as_mut()).await;
+    if end.is_none() {
+        *unsent = pump.into_unsent();
     }
-    mesh_net::pump(down, up, counters).await
+    end
+}
+
+async fn or_stopped<T>(work: impl Future<Output = T>, stop: impl Future<Output = ()>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = stop => None,
+    }
 }
 
 fn as_tcp(stream: &mut dyn Any) -> Option<&mut TcpStream> {
@@ -105,15 +211,15 @@ fn as_tunnel(stream: &mut dyn Any) -> Option<&mut HboneStream> {
     }
 }
 
-fn outcome(end: PumpEnd) -> (Reason, Option<String>) {
+fn outcome(end: PumpEnd) -> Carried {
     match end {
-        PumpEnd::Complete => (Reason::Ok, None),
+        PumpEnd::Complete => Carried::Ended(Reason::Ok, None),
         PumpEnd::Failed { side, error } => {
             let reason = TunnelError::distrust(&error).unwrap_or(match side {
                 Side::Downstream => Reason::DownstreamReset,
                 Side::Upstream => Reason::UpstreamReset,
             });
-            (reason, Some(error.to_string()))
+            Carried::Ended(reason, Some(error.to_string()))
         }
     }
 }

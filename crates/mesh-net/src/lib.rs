@@ -28,7 +28,7 @@ pub use listen::{
 pub use netns::Netns;
 pub use original::original_destination;
 pub use prefixed::Prefixed;
-pub use pump::{Counters, PUMP_BUFFER_BYTES, PumpEnd, Side, pump};
+pub use pump::{Counters, PUMP_BUFFER_BYTES, Pump, PumpEnd, Side, Unsent, pump};
 pub use seqpacket::{Datagram, DatagramError, SeqPacket, SeqPacketListener};
 pub use sni::{ClientHello, peek_server_name, server_name};
 pub use udp::{bind_udp, connect_udp};

@@ -89,24 +89,73 @@ where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut forth, mut back) = (Direction::default(), Direction::default());
-    let outcome = poll_fn(|cx| {
-        let forth_done = forth.poll(cx, down, up, &counters.sent);
-        if let Poll::Ready(Err(fault)) = forth_done {
-            return Poll::Ready(Err(fault.seen_from(Side::Downstream)));
+    let mut pump = Pump::default();
+    poll_fn(|cx| pump.poll(cx, down, up, counters)).await
+}
+
+/// Bytes that were read from one side and not taken by the other yet; they are not counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// From downstream, for upstream.
+    pub forth: Vec<u8>,
+    /// From upstream, for downstream.
+    pub back: Vec<u8>,
+}
+
+/// [`pump`], as a value: between two polls it can be taken apart, and its streams joined again by
+/// another.
+#[derive(Default)]
+pub struct Pump {
+    forth: Direction,
+    back: Direction,
+}
+
+impl Pump {
+    /// One that goes on where another was taken apart. An end that was passed on already is read, and
+    /// passed on, once more, which changes nothing.
+    pub fn resume(unsent: Unsent) -> Self {
+        Self {
+            forth: Direction::resume(unsent.forth),
+            back: Direction::resume(unsent.back),
         }
-        let back_done = back.poll(cx, up, down, &counters.received);
-        if let Poll::Ready(Err(fault)) = back_done {
-            return Poll::Ready(Err(fault.seen_from(Side::Upstream)));
+    }
+
+    /// Moves what can be moved; ready when both directions have ended.
+    pub fn poll<A, B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut A,
+        up: &mut B,
+        counters: &Counters,
+    ) -> Poll<PumpEnd>
+    where
+        A: AsyncRead + AsyncWrite + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        let failed = |fault: DirectionFault, reader| {
+            let (side, error) = fault.seen_from(reader);
+            Poll::Ready(PumpEnd::Failed { side, error })
+        };
+        let forth = self.forth.poll(cx, down, up, &counters.sent);
+        if let Poll::Ready(Err(fault)) = forth {
+            return failed(fault, Side::Downstream);
         }
-        ready!(forth_done).ok();
-        ready!(back_done).ok();
-        Poll::Ready(Ok(()))
-    })
-    .await;
-    match outcome {
-        Ok(()) => PumpEnd::Complete,
-        Err((side, error)) => PumpEnd::Failed { side, error },
+        let back = self.back.poll(cx, up, down, &counters.received);
+        if let Poll::Ready(Err(fault)) = back {
+            return failed(fault, Side::Upstream);
+        }
+        match (forth, back) {
+            (Poll::Ready(_), Poll::Ready(_)) => Poll::Ready(PumpEnd::Complete),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// What it holds, for another to go on with.
+    pub fn into_unsent(self) -> Unsent {
+        Unsent {
+            forth: self.forth.into_held(),
+            back: self.back.into_held(),
+        }
     }
 }
 
@@ -147,6 +196,19 @@ struct Direction {
 }
 
 impl Direction {
+    fn resume(held: Vec<u8>) -> Self {
+        Self {
+            held,
+            // The writer may gather what it was given before.
+            unflushed: true,
+            ..Self::default()
+        }
+    }
+
+    fn into_held(mut self) -> Vec<u8> {
+        self.held.split_off(self.written.min(self.held.len()))
+    }
+
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
