@@ -24,6 +24,7 @@ mod matrix;
 mod mesh;
 mod names;
 mod pattern;
+mod roots;
 mod rows;
 
 use libtest_mimic::Arguments;

@@ -234,9 +234,8 @@ impl Mesh {
         Ok(proxy.of_pod(pod)?.env("SECRET_TTL", SECRET_TTL))
     }
 
-    /// The serial number of the certificate that a pod's proxy holds for an account, from the proxy's
-    /// own dump.
-    pub(crate) async fn serial(&mut self, pod: &str, account: &str) -> Result<String> {
+    /// The certificate that a pod's proxy holds for an account, from the proxy's own dump.
+    pub(crate) async fn certificate(&mut self, pod: &str, account: &str) -> Result<Value> {
         let place = self.proxy_of(pod)?.place().clone();
         let admin = (Ipv4Addr::LOCALHOST, 15000).into();
         let dump = probe::get(&place, admin, "/config_dump").await?;
@@ -244,13 +243,31 @@ impl Mesh {
         let identity = format!("spiffe://cluster.local/ns/interop/sa/{account}");
         let certificates = dump["certificates"].as_array();
         let own = certificates
-            .and_then(|all| all.iter().find(|one| one["identity"] == identity.as_str()))
-            .with_context(|| format!("no certificate of {identity} in the dump"))?;
+            .and_then(|all| all.iter().find(|one| one["identity"] == identity.as_str()));
+        let missing = || format!("no certificate of {identity} in the dump");
+        own.cloned().with_context(missing)
+    }
+
+    /// Its serial number.
+    pub(crate) async fn serial(&mut self, pod: &str, account: &str) -> Result<String> {
+        let own = self.certificate(pod, account).await?;
         let serial = own["serial"].as_str();
         serial
             .or_else(|| own["certChain"][0]["serialNumber"].as_str())
             .map(str::to_owned)
             .with_context(|| format!("no serial number in {own}"))
+    }
+
+    /// Starts the authority again, and waits until it is ready.
+    pub(crate) async fn restart_authority(&mut self) -> Result<()> {
+        let authority = self.processes.get_mut("mesh-ca").context("no authority")?;
+        authority.restart()?;
+        authority.ready(&Ready::mesh(), READY_WITHIN).await
+    }
+
+    /// The folder in which everything of this mesh is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn run(&mut self, place: &Place, spec: ProcessSpec) -> Result<()> {
@@ -370,7 +387,7 @@ fn drain() -> String {
 }
 
 /// The folder of the binaries: beside the folder of this test program.
-fn binaries() -> Result<PathBuf> {
+pub(crate) fn binaries() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let folder = program
         .parent()

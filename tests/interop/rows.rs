@@ -5,7 +5,7 @@ use crate::apps::{
 };
 use crate::matrix::{Pair, Side};
 use crate::mesh::{CUT_POLICY, DRAIN, Mesh, STRANGER};
-use crate::{names, pattern};
+use crate::{names, pattern, roots};
 use anyhow::{Context, Result, bail, ensure};
 use mesh_lab::client::{Outcome, Target, tcp_exchange, tcp_outcome};
 use std::fs;
@@ -49,6 +49,7 @@ pub(crate) enum Row {
     WaypointPodV4,
     WaypointPodV6,
     Rotation,
+    NewRoot,
     Drain,
     RestartServer,
     RestartClient,
@@ -75,6 +76,7 @@ pub(crate) const ROWS: &[Row] = &[
     Row::WaypointPodV4,
     Row::WaypointPodV6,
     Row::Rotation,
+    Row::NewRoot,
     Row::Drain,
     Row::RestartServer,
     Row::RestartClient,
@@ -102,6 +104,7 @@ impl Row {
             Self::WaypointPodV4 => "waypoint for a pod, IPv4",
             Self::WaypointPodV6 => "waypoint for a pod, IPv6",
             Self::Rotation => "both certificates renewed during traffic",
+            Self::NewRoot => "root of the authority replaced in traffic",
             Self::Drain => "server proxy drains, live connection goes on",
             Self::RestartServer => "server proxy killed and restarted",
             Self::RestartClient => "client proxy killed and restarted",
@@ -110,8 +113,13 @@ impl Row {
 
     /// Whether there is something to try.
     pub(crate) fn is_for(self, pair: Pair) -> bool {
-        // Our node proxy answers no names yet.
-        self != Self::Names || pair.client == Side::Their
+        match self {
+            // Our node proxy answers no names yet.
+            Self::Names => pair.client == Side::Their,
+            // It concerns all proxies at once; two times are enough.
+            Self::NewRoot => pair.client != pair.server,
+            _ => true,
+        }
     }
 
     /// Tries it; what is worth a note in the table comes back.
@@ -140,6 +148,7 @@ impl Row {
             Self::WaypointPodV4 => at.waypoint(mesh, Asked::Pod, false).await,
             Self::WaypointPodV6 => at.waypoint(mesh, Asked::Pod, true).await,
             Self::Rotation => at.rotation(mesh).await,
+            Self::NewRoot => at.new_root(mesh).await,
             Self::Drain => at.drain(mesh).await,
             Self::RestartServer => at.restart(mesh, &at.server).await,
             Self::RestartClient => at.restart(mesh, &at.client).await,
@@ -377,38 +386,71 @@ impl Ends {
     /// then so many connections at a time that new tunnels are needed, which have the new ones.
     async fn rotation(&self, mesh: &mut Mesh) -> Result<String> {
         let mut live = self.hold(mesh, ECHO).await?;
-        let (client, server) = (self.client.clone(), self.server.clone());
-        let before = (
-            mesh.serial(&client, "client").await?,
-            mesh.serial(&server, &server).await?,
-        );
-        let target = self.target(mesh, self.vip_v4, ECHO - 8000)?;
-        let started = Instant::now();
-        let mut count = 0;
-        loop {
-            for _ in 0..20 {
-                ping(&mut live).await.context("the live connection")?;
-                let answer = tcp_exchange(&target, b"hello", WAIT).await;
-                let answer = answer.with_context(|| format!("new connection {count}"))?;
-                ensure!(answer == b"hello", "other bytes came back");
-                count += 1;
-            }
-            let now = (
-                mesh.serial(&client, "client").await?,
-                mesh.serial(&server, &server).await?,
-            );
-            if now.0 != before.0 && now.1 != before.1 {
-                break;
-            }
-            let waited = started.elapsed();
-            ensure!(waited < ROTATION_WAIT, "the same certificates as before");
-        }
+        let count = self.until_renewed(mesh, &mut live).await?;
         self.many(mesh).await.context("after it")?;
         ping(&mut live)
             .await
             .context("the live connection, after it")?;
         finish(live).await?;
         Ok(format!("{count} new"))
+    }
+
+    /// As [`Self::rotation`], two times: first the authority has all trust a second root, then it signs
+    /// by that.
+    async fn new_root(&self, mesh: &mut Mesh) -> Result<String> {
+        let mut live = self.hold(mesh, ECHO).await?;
+        let next = roots::make(mesh).await?;
+        let trusted = roots::trust_also(mesh, &next).await?;
+        let mut count = self.until_renewed(mesh, &mut live).await?;
+        for (pod, account) in self.holders() {
+            let known = mesh.certificate(pod, account).await?;
+            let known = known["rootCerts"].as_array().map_or(0, Vec::len);
+            ensure!(known == trusted, "{pod} trusts {known} roots of {trusted}");
+        }
+        roots::sign_by(mesh, &next).await?;
+        count += self.until_renewed(mesh, &mut live).await?;
+        self.many(mesh).await.context("after it")?;
+        ping(&mut live)
+            .await
+            .context("the live connection, after it")?;
+        finish(live).await?;
+        Ok(format!("{count} new"))
+    }
+
+    /// Whose certificates matter, with the account each is for.
+    fn holders(&self) -> [(&str, &str); 2] {
+        [(&self.client, "client"), (&self.server, &self.server)]
+    }
+
+    async fn serials(&self, mesh: &mut Mesh) -> Result<[String; 2]> {
+        let [(client, of_client), (server, of_server)] = self.holders();
+        Ok([
+            mesh.serial(client, of_client).await?,
+            mesh.serial(server, of_server).await?,
+        ])
+    }
+
+    /// A connection lives, and new ones come, until both proxies have other certificates than now.
+    async fn until_renewed(&self, mesh: &mut Mesh, live: &mut TcpStream) -> Result<usize> {
+        let before = self.serials(mesh).await?;
+        let target = self.target(mesh, self.vip_v4, ECHO - 8000)?;
+        let started = Instant::now();
+        let mut count = 0;
+        loop {
+            for _ in 0..20 {
+                ping(live).await.context("the live connection")?;
+                let answer = tcp_exchange(&target, b"hello", WAIT).await;
+                let answer = answer.with_context(|| format!("new connection {count}"))?;
+                ensure!(answer == b"hello", "other bytes came back");
+                count += 1;
+            }
+            let now = self.serials(mesh).await?;
+            if now.iter().zip(&before).all(|(now, before)| now != before) {
+                return Ok(count);
+            }
+            let waited = started.elapsed();
+            ensure!(waited < ROTATION_WAIT, "the same certificates as before");
+        }
     }
 
     /// The server's proxy stops taking connections, and the live one is served to its end.

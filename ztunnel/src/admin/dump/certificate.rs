@@ -54,7 +54,7 @@ impl CertificateDump {
                 (CertificateState::Expired, _) => "Unavailable: expired".into(),
             },
             cert_chain,
-            root_certs: status.roots_pem.iter().map(plain).collect(),
+            root_certs: status.roots_pem.iter().flat_map(|all| each(all)).collect(),
             next_fetch: status.next_fetch_unix_s.map(moment),
             failures: status.failures,
             last_error: status.last_error,
@@ -62,7 +62,14 @@ impl CertificateDump {
     }
 }
 
-fn plain(pem: &String) -> CertDump {
+/// The certificates of one text, each for itself: the roots come as a bundle.
+fn each(bundle: &str) -> impl Iterator<Item = CertDump> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let pieces = bundle.split_inclusive(END).filter(|p| p.ends_with(END));
+    pieces.map(|pem| plain(format!("{}\n", pem.trim_start())))
+}
+
+fn plain(pem: impl AsRef<[u8]>) -> CertDump {
     CertDump {
         pem: STANDARD.encode(pem),
         serial_number: None,
@@ -73,4 +80,20 @@ fn plain(pem: &String) -> CertDump {
 
 fn moment(unix_s: u64) -> String {
     mesh_telemetry::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_root_of_a_bundle_is_an_entry() {
+        let one = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+        let other = one.replace("MA", "MQ");
+        let entries = |bundle: &str| each(bundle).map(|e| e.pem).collect::<Vec<_>>();
+        let wanted = [STANDARD.encode(one), STANDARD.encode(&other)];
+        assert_eq!(entries(&format!("{one}{other}")), wanted);
+        assert_eq!(entries(&format!("{one}\n{}", other.trim_end())), wanted);
+        assert!(entries("").is_empty());
+    }
 }
