@@ -4,8 +4,8 @@
 //! node, the peer in each pod. Every contender has a client pod and a server pod on different nodes,
 //! and a server pod `near` on the client's node.
 
-mod background;
 mod pods;
+mod relays;
 mod start;
 
 pub(crate) use pods::{Group, Role};
@@ -14,8 +14,8 @@ use crate::contender::Contender;
 use crate::load::{self, ECHO, SINK, Server};
 use crate::settings::{Settings, Template};
 use anyhow::{Context, Result, bail};
-use background::Relays;
 use mesh_lab::Place;
+use mesh_lab::background::Background;
 use mesh_lab::packages;
 use mesh_lab::process::{Process, ProcessSpec, Ready};
 use mesh_lab::topology::Topology;
@@ -68,7 +68,7 @@ pub(crate) struct Mesh {
     processes: BTreeMap<String, Process>,
     contenders: Vec<Contender>,
     server: Server,
-    _relays: Relays,
+    _relays: Background,
     folder: PathBuf,
 }
 
@@ -97,7 +97,7 @@ impl Mesh {
             .map(|pod| topology.pod(&pod.name))
             .collect::<Result<_>>()?;
         let server = Server::start(places.into_iter())?;
-        let relays = Relays::start(&topology, &groups)?;
+        let relays = relays::relays(&topology, &groups)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

@@ -5,6 +5,7 @@ use crate::apps::{self, Seen};
 use crate::matrix::Side;
 use anyhow::{Context, Result, bail};
 use mesh_lab::Place;
+use mesh_lab::background::Background;
 use mesh_lab::forward;
 use mesh_lab::probe;
 use mesh_lab::process::{Process, ProcessSpec, Ready};
@@ -13,14 +14,11 @@ use mesh_lab::world::pods::{self, PodSpec};
 use mesh_lab::world::processes::{self, AUTHORITY_NAME, CONTROL_NAME, Proxy};
 use mesh_lab::world::{AUTHORITY, CONTROL};
 use mesh_redirect::{InPodOptions, Mode, RuleSet};
-use mesh_runtime::Scope;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -67,7 +65,7 @@ impl Mesh {
             topology.pod(&pod.name)?.enter(|| rules.apply())??;
         }
         let seen = Seen::default();
-        let background = Background::start(&topology, &pods, &seen)?;
+        let background = background(&topology, &pods, &seen)?;
         let mut mesh = Self {
             topology,
             seen,
@@ -130,12 +128,12 @@ impl Mesh {
     pub(crate) fn finish(self, keep: bool) {
         let Self {
             processes,
-            mut background,
+            background,
             folder,
             ..
         } = self;
         drop(processes);
-        background.end();
+        drop(background);
         if keep {
             println!("logs: {}", folder.keep().join("logs").display());
         }
@@ -277,65 +275,31 @@ impl Mesh {
     }
 }
 
-/// Applications and relays, on a thread of their own: they go on while no test waits.
-struct Background {
-    scope: Scope,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Background {
-    fn start(topology: &Topology, pods: &[PodSpec], seen: &Seen) -> Result<Self> {
-        let scope = Scope::new();
-        let mut servers = vec![topology.pod(STRANGER)?.clone()];
-        let mut relays = Vec::new();
-        for pod in pods {
-            let place = topology.pod(&pod.name)?;
-            if pod.name.ends_with("-server") {
-                servers.push(place.clone());
-            }
-            if side(pod) == Some(Side::Their) {
-                for (port, to) in [(RELAY_XDS, CONTROL), (RELAY_CA, AUTHORITY)] {
-                    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-                    relays.push((place.enter(listen)??, to));
-                }
+/// Applications and relays: they go on while no test waits.
+fn background(topology: &Topology, pods: &[PodSpec], seen: &Seen) -> Result<Background> {
+    let mut servers = vec![topology.pod(STRANGER)?.clone()];
+    let mut relays = Vec::new();
+    for pod in pods {
+        let place = topology.pod(&pod.name)?;
+        if pod.name.ends_with("-server") {
+            servers.push(place.clone());
+        }
+        if side(pod) == Some(Side::Their) {
+            for (port, to) in [(RELAY_XDS, CONTROL), (RELAY_CA, AUTHORITY)] {
+                relays.push((forward::open_in(place, port)?, to));
             }
         }
-        let (told, started) = sync_channel(1);
-        let (outside, seen, owner) = (topology.outside().clone(), seen.clone(), scope.clone());
-        let work = async move || {
-            let start = || {
-                for place in &servers {
-                    apps::start(&owner, place, &seen)?;
-                }
-                for (listener, to) in relays {
-                    forward::start(&owner, listener, &outside, (to, 15012).into())?;
-                }
-                anyhow::Ok(())
-            };
-            // Nobody waits any more: then nobody misses the answer.
-            drop(told.send(start()));
-            owner.cancelled().await;
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let thread = thread::Builder::new()
-            .name("background".to_owned())
-            .spawn(move || runtime.block_on(work()))?;
-        started.recv().context("the applications did not start")??;
-        Ok(Self {
-            scope,
-            thread: Some(thread),
-        })
     }
-
-    fn end(&mut self) {
-        self.scope.cancel();
-        if let Some(thread) = self.thread.take() {
-            // A panic there has shown itself.
-            drop(thread.join());
+    let (outside, seen) = (topology.outside().clone(), seen.clone());
+    Background::start("background", move |scope| {
+        for place in &servers {
+            apps::start(scope, place, &seen)?;
         }
-    }
+        for (listener, to) in relays {
+            forward::start(scope, listener, &outside, (to, 15012).into())?;
+        }
+        Ok(())
+    })
 }
 
 fn network(pods: &[PodSpec]) -> Result<Topology> {

@@ -1,7 +1,7 @@
 //! How each proxy is started.
 
-use super::background::{RELAY_CA, RELAY_XDS};
 use super::pods::{Group, NAMESPACE, Pod, Role, pods};
+use super::relays::{RELAY_CA, RELAY_XDS};
 use super::{Distance, Service, haproxy};
 use crate::contender::Contender;
 use crate::load::{ECHO, SINK};

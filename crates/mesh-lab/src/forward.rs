@@ -28,6 +28,17 @@ pub fn open(port: u16) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen on 127.0.0.1:{port} of this machine"))
 }
 
+/// Opens one port of the loopback of a place, for programs there that are to find something of elsewhere
+/// on it.
+///
+/// # Errors
+/// When the port is taken.
+pub fn open_in(place: &Place, port: u16) -> Result<TcpListener> {
+    place
+        .enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, port)))?
+        .with_context(|| format!("cannot listen on 127.0.0.1:{port} in {}", place.name()))
+}
+
 /// Forwards connections of a host socket to an address as seen from a place; returns at once. Ends
 /// with `scope`. Call it within a tokio runtime.
 ///

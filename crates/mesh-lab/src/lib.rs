@@ -26,6 +26,7 @@
 
 mod command;
 
+pub mod background;
 pub mod capture;
 pub mod client;
 pub mod forward;
