@@ -134,7 +134,8 @@ pub struct Revived<S> {
     driver: Driver<Sealed<S>>,
 }
 
-/// Takes a tunnel up. It serves the streams it has and takes no new ones: the peer is told so.
+/// Takes a tunnel up. It serves the streams it has and takes no new ones: the peer is told so. What the
+/// peer proved itself with is no part of the state: whether it still holds is the caller's to follow.
 ///
 /// # Errors
 /// See [`ReviveError`]; the stream is dropped.
