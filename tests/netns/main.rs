@@ -12,6 +12,7 @@
 #[path = "../shared/bytes.rs"]
 mod bytes;
 mod demo;
+mod dns;
 mod faults;
 mod load;
 mod trace;
@@ -59,9 +60,13 @@ fn inside(arguments: &Arguments) -> ExitCode {
         Ok(Side::Outside(code)) => return code,
         Err(error) => return skipped(&format!("{error:#}"), false),
     };
+    if let Err(error) = dns::resolv_conf() {
+        return skipped(&format!("{error:#}"), false);
+    }
     let world = world::Shared::new(user_namespace);
     let mut trials: Vec<Trial> = Vec::new();
     trials.extend(trace::trials(&world));
+    trials.extend(dns::trials(&world));
     trials.extend(load::trials(&world));
     trials.extend(faults::trials(&world));
     trials.extend(transfers::trials(&world));

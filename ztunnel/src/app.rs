@@ -1,6 +1,7 @@
 //! Puts the parts together and takes them down again.
 
 use crate::admin;
+use crate::hostnames::Found;
 use crate::local::Locals;
 use crate::node::Node;
 use crate::pods::{self, PodNetns, PodSpec, Pods};
@@ -9,7 +10,7 @@ use anyhow::Context as _;
 use mesh_identity::{CertificateSource, Identities};
 use mesh_proxy::admin::Pages;
 use mesh_proxy::{Addresses, WorkloadInfo};
-use mesh_runtime::Context;
+use mesh_runtime::{Context, Readiness};
 use mesh_telemetry::{LogHandle, Metrics};
 use mesh_tls::TlsPolicy;
 use std::sync::Arc;
@@ -40,16 +41,17 @@ pub(crate) async fn start(
         tracing::warn!("FAKE_CA: certificates of a throw-away root protect nothing");
     }
     let metrics = Metrics::new("ztunnel");
-    let (discovery_gate, pods_gate) = (
+    let (handed_on, pods_gate) = (
         context.readiness.gate("discovery"),
         context.readiness.gate("pods"),
     );
+    let full = Readiness::new().gate("first full state");
     let discovery = mesh_discovery::start_proxy(
         settings.source,
         settings.process.policy_compatibility,
         &metrics,
         &context.scope,
-        discovery_gate,
+        full.clone(),
     );
     let lists = settings.process.tls.crl_path.as_deref();
     let policy = TlsPolicy::new(mesh_proxy::revocations(lists, &metrics, &context.scope)?);
@@ -58,11 +60,15 @@ pub(crate) async fn start(
         settings.proxy,
         settings.limits,
         metrics,
-        discovery.snapshots.clone(),
+        Found {
+            snapshots: discovery.snapshots,
+            full,
+            handed_on,
+        },
         identities,
         context,
     ));
-    let follow = Locals::follow(node.locals.clone(), discovery.snapshots.clone());
+    let follow = Locals::follow(node.locals.clone(), node.snapshots.clone());
     context.scope.spawn("local workloads", follow);
 
     let pages = Pages {

@@ -6,7 +6,9 @@
 mod admin;
 mod app;
 mod application;
+mod dns;
 mod facts;
+mod hostnames;
 mod inbound;
 mod inbound_plaintext;
 mod local;

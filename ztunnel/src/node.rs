@@ -1,5 +1,6 @@
 //! What all pods of the process share.
 
+use crate::hostnames::Found;
 use crate::limits::Limit;
 use crate::local::Locals;
 use crate::settings::{Limits, Proxy};
@@ -28,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) metrics: Metrics,
     /// Counters of our own.
     pub(crate) counts: Counts,
+    /// Those of DNS.
+    pub(crate) dns: mesh_telemetry::DnsMetrics,
     /// Runs listeners and tunnels.
     pub(crate) scope: Scope,
     /// Runs sessions; waited for when the process goes down.
@@ -123,10 +126,18 @@ impl Node {
         proxy: Proxy,
         limits: Limits,
         metrics: Metrics,
-        snapshots: SnapshotReceiver,
+        found: Found,
         identities: Identities,
         context: &Context,
     ) -> Self {
+        let dns = mesh_telemetry::DnsMetrics::new(&metrics);
+        let snapshots = crate::hostnames::resolved(
+            &context.scope,
+            found,
+            crate::dns::own_forwarder(&proxy),
+            proxy.dns.zone.ipv6,
+            dns.clone(),
+        );
         Self {
             locals: Arc::new(Locals::new(proxy.node_name.clone())),
             proxy,
@@ -135,6 +146,7 @@ impl Node {
             snapshots,
             identities,
             counts: Counts::new(&metrics),
+            dns,
             metrics,
             scope: context.scope.clone(),
             connections: context.connections.clone(),

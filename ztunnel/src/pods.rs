@@ -72,6 +72,8 @@ pub(crate) struct Pod {
     /// Its listeners and outbound tunnels.
     scope: Scope,
     limit: Limit,
+    /// Its DNS questions that wait for an upstream server.
+    pub(crate) dns: mesh_dns::Outstanding,
     source_warned: AtomicBool,
 }
 
@@ -125,6 +127,7 @@ impl Pod {
             drain: Drain::new(),
             scope: node.scope.child(),
             limit: Limit::new(node.limits.pod_connections_max),
+            dns: crate::dns::outstanding(),
             source_warned: AtomicBool::new(false),
             node: node.clone(),
         })

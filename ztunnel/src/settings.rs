@@ -1,9 +1,10 @@
 //! Flags and environment: the only reader of both. All mistakes are reported at once.
 
+mod dns;
 mod parts;
 mod proxy_config;
 
-pub(crate) use parts::{Limits, PodSource, Proxy, Settings};
+pub(crate) use parts::{Dns, Limits, PodSource, Proxy, Settings};
 
 use clap::Parser;
 use mesh_hbone::{KeepAlive, PoolSettings, ServerSettings, Windows};
@@ -78,6 +79,8 @@ pub(crate) struct Flags {
     /// proxyMetadata count where no variable of their own says otherwise.
     #[arg(long, env = "PROXY_CONFIG", value_name = "YAML", default_value = "")]
     proxy_config: String,
+    #[command(flatten)]
+    dns: dns::DnsFlags,
     #[command(flatten)]
     process: ProcessFlags,
     /// Worker threads for connections.
@@ -166,13 +169,14 @@ impl Flags {
         }
         let process = self.process.check(self.worker_threads, &mut mistakes);
         let windows = self.windows(&mut mistakes);
+        let dns = self.dns.check(self.mode, self.ipv6_enabled, &mut mistakes);
         let (Some(pods), Some(certificates), true) = (pods, certificates, mistakes.is_empty())
         else {
             return Err(mistakes.into_error().into());
         };
         Ok(Settings {
             source: self.source(&config),
-            proxy: self.proxy(&pods, windows),
+            proxy: self.proxy(&pods, windows, dns),
             limits: Limits {
                 pod_connections_max: self.pod_connections_max,
                 connections_max: self.connections_max,
@@ -304,7 +308,7 @@ impl Flags {
         }
     }
 
-    fn proxy(&self, pods: &PodSource, windows: Windows) -> Proxy {
+    fn proxy(&self, pods: &PodSource, windows: Windows, dns: Dns) -> Proxy {
         let mark = match pods {
             PodSource::Folder(_) | PodSource::Agent(_) => {
                 Some(self.packet_mark.unwrap_or(PACKET_MARK))
@@ -325,6 +329,7 @@ impl Flags {
             node_name: self.place.node_name.as_str().into(),
             network: self.place.network.as_str().into(),
             trust_domain: self.place.trust_domain.as_str().into(),
+            dns,
             pool: PoolSettings {
                 streams_max: self.pool_streams_max,
                 idle_release: self.pool_idle_release,

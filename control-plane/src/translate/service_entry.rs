@@ -12,11 +12,13 @@ use mesh_model::{
     ServiceName, ServicePort, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// First two bytes of addresses allotted to entries that name none (240.240.0.0/16).
 const ALLOTTED: [u8; 2] = [240, 240];
+/// The IPv6 address allotted beside one of IPv4, but for its last two bytes (2001:2::/48).
+const ALLOTTED_V6: [u16; 7] = [0x2001, 2, 0, 0, 0, 0, 0];
 
 /// Translates the services of all entries.
 pub(super) fn services(
@@ -143,8 +145,25 @@ fn vips(
     if entry.spec.addresses.is_empty() && resolved && !service.hostname.starts_with('*') {
         let ip = allot(&service.to_string(), allotted);
         vips.push((mesh.network.clone(), Cidr::host(IpAddr::V4(ip))));
+        vips.push((mesh.network.clone(), Cidr::host(beside(ip))));
     }
     vips
+}
+
+/// The IPv6 address that goes with an allotted one.
+fn beside(ip: Ipv4Addr) -> IpAddr {
+    let [_, _, a, b] = ip.octets();
+    let [c, d, e, f, g, h, i] = ALLOTTED_V6;
+    IpAddr::V6(Ipv6Addr::new(
+        c,
+        d,
+        e,
+        f,
+        g,
+        h,
+        i,
+        u16::from_be_bytes([a, b]),
+    ))
 }
 
 /// An address of the allotted range by the name's hash, so that it does not depend on what other

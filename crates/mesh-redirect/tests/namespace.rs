@@ -11,7 +11,7 @@
 )]
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -232,6 +232,45 @@ fn servers(peer: &std::fs::File) {
     within(peer, || server(any(80), "peer"));
 }
 
+/// A server that answers each datagram with one word.
+fn udp_server(address: SocketAddr, word: &'static str) {
+    let socket = UdpSocket::bind(address).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            socket.send_to(word.as_bytes(), from).unwrap();
+        }
+    });
+}
+
+/// Who answers a datagram, from a socket that only hears whom it asks.
+fn who_udp(ip: &str, port: u16, mark: Option<u32>) -> String {
+    let options = ConnectOptions {
+        mark,
+        ..ConnectOptions::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let address = SocketAddr::new(ip.parse().unwrap(), port);
+    let socket = {
+        let _inside = runtime.enter();
+        let socket = mesh_net::connect_udp(address, &options).unwrap();
+        socket.into_std().unwrap()
+    };
+    socket.set_nonblocking(false).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    socket.send(b"who").unwrap();
+    let mut buffer = [0; 64];
+    match socket.recv(&mut buffer) {
+        Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+        Err(error) => format!("{:?}", error.kind()),
+    }
+}
+
 const POD: [&str; 2] = ["10.0.0.1", "fd00::1"];
 const PEER: [&str; 2] = ["10.0.0.2", "fd00::2"];
 const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
@@ -294,6 +333,17 @@ fn inner_sidecar() {
 fn inner_in_pod() {
     let peer = pod();
     servers(&peer);
+    for address in LOOPBACK {
+        let address = SocketAddr::new(address.parse().unwrap(), 15053);
+        server(address, "dns");
+        udp_server(address, "dns");
+    }
+    within(&peer, || {
+        let any = |port| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+        server(any(53), "peer");
+        udp_server(any(53), "peer");
+        udp_server(any(54), "other");
+    });
     let options = InPodOptions {
         capture_dns: true,
         ..InPodOptions::default()
@@ -313,6 +363,15 @@ fn inner_in_pod() {
         assert_eq!(from_peer(15008), "hbone");
         // The proxy comes from the client's address, and the answers are its, not the client's.
         assert_eq!(who_marked(POD[family], 80, Some(PEER[family])), "app");
+        // DNS is the proxy's, whoever is asked, but for what the proxy itself asks.
+        for server in [PEER[family], SERVICE[family]] {
+            assert_eq!(who_udp(server, 53, None), "dns");
+            assert_eq!(who(server, 53), "dns");
+        }
+        let mark = Some(mesh_model::PACKET_MARK);
+        assert_eq!(who_udp(PEER[family], 53, mark), "peer");
+        assert_eq!(who_marked(PEER[family], 53, None), "peer");
+        assert_eq!(who_udp(PEER[family], 54, None), "other");
     }
     rules.remove().unwrap();
     assert_eq!(before, snapshot());

@@ -117,7 +117,8 @@ pub(super) fn start(
     sockets: Sockets,
     done: oneshot::Sender<Result<(), StartError>>,
 ) {
-    let result = open_all(pod, sockets);
+    let result =
+        open_all(pod, sockets).and_then(|listeners| Ok((listeners, crate::dns::open(pod)?)));
     let (result, listeners) = match result {
         Ok(listeners) => (Ok(()), Some(listeners)),
         Err(error) => (Err(error), None),
@@ -126,9 +127,10 @@ pub(super) fn start(
         // Nobody waits: the start was given up, and the listeners close here.
         return;
     }
-    let Some([out, plaintext, hbone]) = listeners else {
+    let Some(([out, plaintext, hbone], dns)) = listeners else {
         return;
     };
+    crate::dns::run(pod, &pod.scope, dns);
     let worker = Rc::new(Worker::new(pod.clone()));
     let scope = &pod.scope;
     scope.spawn_local("outbound listener", outbound::run(worker.clone(), out));

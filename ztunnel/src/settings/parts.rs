@@ -3,7 +3,7 @@
 use mesh_hbone::{PoolSettings, ServerSettings};
 use mesh_identity::CertificateSource;
 use mesh_proxy::{Process, WorkloadInfo};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -56,10 +56,25 @@ pub(crate) struct Proxy {
     pub(crate) network: Arc<str>,
     /// Trust domain of the pods of this node, until the control plane has told.
     pub(crate) trust_domain: Arc<str>,
+    /// DNS of the pods.
+    pub(crate) dns: Dns,
     /// Tunnels we open.
     pub(crate) pool: PoolSettings,
     /// Tunnels we take.
     pub(crate) server: ServerSettings,
+}
+
+/// DNS of the pods (docs/dns.md).
+#[derive(Debug, Clone)]
+pub(crate) struct Dns {
+    /// Whether it is served.
+    pub(crate) capture: bool,
+    /// Where, in each pod's namespace.
+    pub(crate) listen: Vec<SocketAddr>,
+    /// How names of the mesh are found.
+    pub(crate) zone: Arc<mesh_dns::Zone>,
+    /// Who is asked for all others.
+    pub(crate) servers: Vec<SocketAddr>,
 }
 
 /// Bounds on connections.

@@ -204,6 +204,11 @@ fn a_service_entry_by_dns_has_its_host_for_an_endpoint_and_an_allotted_address()
     let s = made.service("demo/api.example.com");
     let vip = s.vip("").unwrap().to_string();
     assert!(vip.starts_with("240.240."), "{vip}");
+    let six = s.vips[1].1.to_string();
+    assert!(
+        six.starts_with("2001:2::") && six.ends_with("/128"),
+        "{six}"
+    );
     assert!(s.canonical);
     let w = made.workload("Kubernetes/networking.istio.io/ServiceEntry/demo/api/api.example.com");
     assert_eq!(w.hostname.as_deref(), Some("api.example.com"));

@@ -17,6 +17,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// The addresses of one family.
 struct Wire {
@@ -194,7 +195,7 @@ fn captured_traffic(wire: &Wire) {
     // By the service's address and by the pod's: tunnelled, from the client's own address.
     for to in [SocketAddr::new(wire.vip, 80), wire.app()] {
         let mut stream = client.connect(to);
-        let (mut served, from) = app.accept().unwrap();
+        let (mut served, from) = taken(&app, &records);
         assert_eq!(from.ip(), wire.client);
         // The server speaks first, ends its half, and hears the rest.
         served.write_all(b"220 ready").unwrap();
@@ -217,7 +218,7 @@ fn captured_traffic(wire: &Wire) {
     client.run("iptables -t nat -F");
     client.run("ip6tables -t nat -F");
     let mut stream = client.connect(wire.app());
-    let (mut served, from) = app.accept().unwrap();
+    let (mut served, from) = taken(&app, &records);
     assert_eq!(from.ip(), wire.client);
     stream.write_all(b"x").unwrap();
     served.read_exact(&mut [0]).unwrap();
@@ -257,10 +258,32 @@ fn only_its_own_addresses(wire: &Wire, client: &Place, server: &Place, records: 
     ));
     let app = server.listen(SocketAddr::new(host, 8080));
     let stream = client.connect(SocketAddr::new(host, 8080));
-    app.accept().unwrap();
+    taken(&app, records);
     drop(stream);
     let record = records.next(PATIENCE).unwrap();
     assert!(record["reason"] != "wrong_destination", "{record}");
+}
+
+/// The next connection to an application; without one the records say what became of it.
+fn taken(app: &TcpListener, records: &RecordTap) -> (TcpStream, SocketAddr) {
+    app.set_nonblocking(true).unwrap();
+    let begin = Instant::now();
+    loop {
+        match app.accept() {
+            Ok((stream, from)) => {
+                stream.set_nonblocking(false).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                return (stream, from);
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "nobody came: {:?}",
+            records.take()
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn stop(folder: &std::path::Path, up: &Up, name: &str) {
