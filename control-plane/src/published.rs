@@ -1,7 +1,7 @@
 //! What is served right now: encoded once, shared by every stream.
 
 use mesh_discovery::codec;
-use mesh_model::{GatewayListener, ObjectName, Resource, ResourceKey};
+use mesh_model::{GatewayListener, ObjectName, PolicyScope, Resource, ResourceKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
@@ -19,8 +19,38 @@ pub(crate) struct Served {
     pub(crate) resource: Resource,
     /// Its message.
     pub(crate) value: Vec<u8>,
-    /// A hash of the message: equal content, equal version, also after a restart.
+    /// A hash of the message: equal content, equal version, also after a restart. Of a policy the reach
+    /// follows, so that one who comes back with a version shows how far the policy applies there.
     pub(crate) version: String,
+}
+
+/// How far a policy applies without a workload that lists it: greater is further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Reach(u8);
+
+impl Reach {
+    const MAX: Self = Self(2);
+
+    /// None of what is no policy.
+    fn of(resource: &Resource) -> Option<Self> {
+        let (Resource::Policy(policy) | Resource::HttpPolicy(policy)) = resource else {
+            return None;
+        };
+        Some(match policy.scope {
+            PolicyScope::Global => Self::MAX,
+            PolicyScope::Namespace => Self(1),
+            PolicyScope::WorkloadSelector | PolicyScope::Targets => Self(0),
+        })
+    }
+
+    /// From a policy's version; one that does not say might be anything.
+    pub(crate) fn of_version(version: &str) -> Self {
+        let said = version.rsplit_once('-').map(|(_, reach)| reach.parse());
+        match said {
+            Some(Ok(reach)) if reach <= Self::MAX.0 => Self(reach),
+            _ => Self::MAX,
+        }
+    }
 }
 
 /// How many moments a stream may be behind for its difference to be looked up, not searched for.
@@ -187,9 +217,13 @@ impl Served {
         // The hasher may differ between builds of this program: then everything is sent once more.
         let mut hasher = DefaultHasher::new();
         hasher.write(&value);
+        let mut version = format!("{:016x}", hasher.finish());
+        if let Some(Reach(reach)) = Reach::of(resource) {
+            version = format!("{version}-{reach}");
+        }
         Self {
             resource: resource.clone(),
-            version: format!("{:016x}", hasher.finish()),
+            version,
             value,
         }
     }

@@ -1,10 +1,10 @@
 //! One stream: what its peer has, and the differences sent to it.
 
 use super::Discovery;
-use super::subscription::{Difference, Part, Subscription};
+use super::subscription::{Difference, Part, Subscription, is_policy};
 use crate::published::{Account, Published};
 use crate::tokens::Caller;
-use mesh_discovery::codec::{self, TYPE_AUTHORIZATION, TYPE_HTTP_POLICY};
+use mesh_discovery::codec::{self, TYPE_ADDRESS};
 use mesh_model::Dice;
 use mesh_proto::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node};
 use prost_types::value::Kind;
@@ -136,8 +136,15 @@ impl Stream {
         let subscription = Subscription::new(request.initial_resource_versions);
         self.subscriptions.insert(type_url, subscription);
         let published = self.published.borrow().clone();
+        // One that comes back may have policies that are narrower by now, or gone.
+        let waits = is_policy(type_url) && !self.subscriptions.contains_key(TYPE_ADDRESS);
+        let part = if waits { Part::Changed } else { Part::All };
         // An empty answer counts too: a proxy is not ready before each type was answered.
-        self.push(&published, type_url, Part::All, true).await
+        self.push(&published, type_url, part, true).await?;
+        if type_url == TYPE_ADDRESS {
+            self.push_rest(&published).await?;
+        }
+        Ok(())
     }
 
     /// A type this control plane does not have: an empty set, so that its subscriber gets ready.
@@ -191,8 +198,13 @@ impl Stream {
             };
             self.push(&published, type_url, part, false).await?;
         }
+        self.push_rest(&published).await
+    }
+
+    /// What of the policies goes out after the workloads.
+    async fn push_rest(&mut self, published: &Published) -> Result<(), Status> {
         for type_url in codec::TYPES_ALL.into_iter().filter(|t| is_policy(t)) {
-            self.push(&published, type_url, Part::All, false).await?;
+            self.push(published, type_url, Part::All, false).await?;
         }
         Ok(())
     }
@@ -255,8 +267,4 @@ fn is_refusal(code: Code) -> bool {
         code,
         Code::InvalidArgument | Code::PermissionDenied | Code::Unimplemented
     )
-}
-
-fn is_policy(type_url: &str) -> bool {
-    type_url == TYPE_AUTHORIZATION || type_url == TYPE_HTTP_POLICY
 }

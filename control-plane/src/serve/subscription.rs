@@ -1,8 +1,7 @@
 //! What a peer has of one type, and the difference to what is published. No I/O.
 
-use crate::published::{OfType, Published, Served};
-use mesh_discovery::codec::TYPE_LISTENER;
-use mesh_model::{PolicyScope, Resource};
+use crate::published::{OfType, Published, Reach, Served};
+use mesh_discovery::codec::{TYPE_AUTHORIZATION, TYPE_HTTP_POLICY, TYPE_LISTENER};
 use mesh_proto::discovery::Resource as WireResource;
 use prost_types::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,7 +63,7 @@ impl Subscription {
         let levels = part == Part::All && type_url != TYPE_LISTENER;
         for name in self.names(published, type_url, now) {
             match (visible(&name), part) {
-                (Some(served), Part::Changed) if self.narrows(&name, served) => {}
+                (Some(served), Part::Changed) if self.narrows(type_url, &name, served) => {}
                 (Some(served), _) if self.version(&name) != Some(&served.version) => {
                     difference.resources.push(wire(type_url, &name, served));
                     if !levels {
@@ -106,22 +105,16 @@ impl Subscription {
 
     /// Whether a policy would come to apply to fewer workloads of its own accord. The workloads that
     /// shall list it must have been told so before, or it would apply to none for a while.
-    fn narrows(&self, name: &str, now: &Served) -> bool {
-        let held = self.level.as_ref().and_then(|level| level.get(name));
-        held.is_some_and(|held| reach(held) > reach(now))
+    fn narrows(&self, type_url: &str, name: &str, now: &Served) -> bool {
+        let reach = Reach::of_version;
+        let held = self.version(name).filter(|_| is_policy(type_url));
+        held.is_some_and(|held| reach(held) > reach(&now.version))
     }
 }
 
-/// How far a policy applies without a workload that lists it.
-fn reach(served: &Served) -> u8 {
-    match &served.resource {
-        Resource::Policy(p) | Resource::HttpPolicy(p) => match p.scope {
-            PolicyScope::Global => 2,
-            PolicyScope::Namespace => 1,
-            PolicyScope::WorkloadSelector | PolicyScope::Targets => 0,
-        },
-        _ => 0,
-    }
+/// Whether resources of a type are policies.
+pub(super) fn is_policy(type_url: &str) -> bool {
+    type_url == TYPE_AUTHORIZATION || type_url == TYPE_HTTP_POLICY
 }
 
 fn wire(type_url: &str, name: &str, served: &Served) -> WireResource {
@@ -139,8 +132,7 @@ fn wire(type_url: &str, name: &str, served: &Served) -> WireResource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh_discovery::codec::TYPE_AUTHORIZATION;
-    use mesh_model::{Action, AuthorizationPolicy, ObjectName, ResourceKey};
+    use mesh_model::{Action, AuthorizationPolicy, ObjectName, PolicyScope, Resource, ResourceKey};
     use proptest::prelude::*;
 
     const SCOPES: [PolicyScope; 3] = [
@@ -219,13 +211,12 @@ mod tests {
                     let versions = held.iter().map(|(n, r)| (n.clone(), r.version.clone()));
                     subscription = Subscription::new(versions.collect());
                 }
-                let before = subscription.level.clone();
                 let first = step(&mut subscription, &now, Part::Changed);
                 prop_assert!(first.removed.is_empty());
                 for resource in &first.resources {
-                    let old = before.as_ref().and_then(|l| l.get(&resource.name));
-                    let new = &now.types[TYPE_AUTHORIZATION][&resource.name];
-                    prop_assert!(old.is_none_or(|old| reach(old) <= reach(new)));
+                    let old = held.get(&resource.name);
+                    let reach = |r: &WireResource| Reach::of_version(&r.version);
+                    prop_assert!(old.is_none_or(|old| reach(old) <= reach(resource)));
                 }
                 take(&mut held, first);
                 take(&mut held, step(&mut subscription, &now, Part::All));

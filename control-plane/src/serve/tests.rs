@@ -465,3 +465,44 @@ async fn a_policy_narrows_only_after_the_workloads_it_selects_list_it() {
         "wider: the policy first"
     );
 }
+
+#[tokio::test]
+async fn who_comes_back_has_a_policy_narrowed_after_the_workloads_too() {
+    let world = World::start().await;
+    let wide = POLICY.replace("selector: {matchLabels: {app: gw}}, ", "");
+    let gone = wide.replace("name: ", "name: gone-");
+    world.write("policy.yaml", &wide);
+    world.write("gone.yaml", &gone);
+    let mut client = world.client("a");
+    until(&mut client, |s| s.policies().count() == 2).await;
+    let token = world.token("demo", "a");
+    let first = subscribe(codec::TYPE_AUTHORIZATION);
+    let mut raw = world.stream(Some(token.clone()), first).await.unwrap();
+    let held = raw.next().await.unwrap().resources;
+    assert_eq!(held.len(), 2);
+    drop(raw);
+    world.write("policy.yaml", POLICY);
+    std::fs::remove_file(world.config("gone.yaml")).unwrap();
+    until(&mut client, |s| {
+        s.policies().count() == 1
+            && s.policies()
+                .all(|p| p.scope != mesh_model::PolicyScope::Namespace)
+    })
+    .await;
+
+    let versions = held.into_iter().map(|r| (r.name, r.version));
+    let back = DeltaDiscoveryRequest {
+        initial_resource_versions: versions.collect(),
+        ..subscribe(codec::TYPE_AUTHORIZATION)
+    };
+    let mut raw = world.stream(Some(token), back).await.unwrap();
+    let answer = raw.next().await.unwrap();
+    assert_eq!(answer.type_url, codec::TYPE_AUTHORIZATION);
+    assert!(answer.resources.is_empty() && answer.removed_resources.is_empty());
+    let addresses = subscribe(codec::TYPE_ADDRESS);
+    raw.requests.send(addresses).await.unwrap();
+    assert_eq!(raw.next().await.unwrap().type_url, codec::TYPE_ADDRESS);
+    let rest = raw.next().await.unwrap();
+    assert_eq!(rest.type_url, codec::TYPE_AUTHORIZATION);
+    assert_eq!((rest.resources.len(), rest.removed_resources.len()), (1, 1));
+}
