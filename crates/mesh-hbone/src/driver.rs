@@ -545,4 +545,4 @@ fn failed(error: io::Error) -> (TunnelError, io::ErrorKind) {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -23,6 +23,8 @@ mod pool;
 mod server;
 mod settings;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod trace;
 mod upstream;
 mod wire;

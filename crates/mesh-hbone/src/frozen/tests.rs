@@ -1,48 +1,21 @@
 //! Tunnels taken apart in the middle of a transfer, over real TCP and TLS.
 
 use super::*;
-use crate::driver::tests::local_with_time;
-use crate::{
-    ConnectRequest, Dial, Incoming, Pool, PoolSettings, ServerSettings, TunnelKey, join,
-    serve_session,
-};
+use crate::testing::{certificate, id, in_time, listen, request, tcp_pair};
+use crate::{Dial, Incoming, Pool, PoolSettings, ServerSettings, TunnelKey, join, serve_session};
 use http::HeaderMap;
-use mesh_model::SpiffeId;
-use mesh_net::{ConnectOptions, Counters, ListenOptions, PumpEnd, Side};
+use mesh_net::{ConnectOptions, Counters, PumpEnd, Side};
 use mesh_runtime::{Drain, Scope};
-use mesh_tls::{Expected, WorkloadCertificate};
+use mesh_tls::Expected;
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 /// Bytes between two interruptions.
 const STRIDE: u64 = 300_000;
 /// Bytes each way.
 const BODY: u32 = 4_000_003;
-
-fn id(account: &str) -> SpiffeId {
-    SpiffeId::new("cluster.local", "demo", account).unwrap()
-}
-
-fn certificate(account: &str) -> Arc<WorkloadCertificate> {
-    Arc::new(WorkloadCertificate::self_signed(&id(account)).unwrap())
-}
-
-fn listen() -> TcpListener {
-    mesh_net::listen(&ListenOptions::new("127.0.0.1:0".parse().unwrap())).unwrap()
-}
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = listen();
-    let to = listener.local_addr().unwrap();
-    let client = mesh_net::connect(to, &ConnectOptions::default())
-        .await
-        .unwrap();
-    let (server, _) = mesh_net::accept(&listener).await.unwrap();
-    (client, server)
-}
 
 /// Carries a session and takes its tunnel apart and up again every [`STRIDE`] bytes.
 async fn interrupted(
@@ -106,10 +79,10 @@ async fn talk(mut tcp: TcpStream, say: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn a_transfer_goes_on_where_its_tunnel_was_taken_apart() {
-    local_with_time(async |scope| {
+    in_time(async |scope| {
         let listener = listen();
         let address = listener.local_addr().unwrap();
-        let (app, server) = pair().await;
+        let (app, server) = tcp_pair().await;
         let app = Rc::new(Cell::new(Some(app)));
         let far_freezes = Rc::new(Cell::new(0));
         let (tasks, freezes) = (scope.clone(), far_freezes.clone());
@@ -145,12 +118,8 @@ fn a_transfer_goes_on_where_its_tunnel_was_taken_apart() {
             source_ip: None,
         };
         let dial = Dial::once(ConnectOptions::default(), certificate("client"));
-        let request = ConnectRequest {
-            authority: "10.0.0.9:80".into(),
-            headers: HeaderMap::new(),
-        };
-        let stream = pool.open(&key, dial, request).await.unwrap();
-        let (client, down) = pair().await;
+        let stream = pool.open(&key, dial, request()).await.unwrap();
+        let (client, down) = tcp_pair().await;
         let near_freezes = Cell::new(0);
         let up: Vec<u8> = (0..BODY).map(|i| i.to_le_bytes()[1] ^ 0x55).collect();
         let back: Vec<u8> = (0..BODY).map(|i| i.to_le_bytes()[0]).collect();

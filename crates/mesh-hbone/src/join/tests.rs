@@ -1,19 +1,8 @@
 //! A socket on each side of a tunnel, over real TCP.
 
 use super::*;
-use crate::driver::tests::{Tunnel, local_with_time};
-use mesh_net::{ConnectOptions, ListenOptions};
+use crate::testing::{Tunnel, in_time, tcp_pair};
 use tokio::io::AsyncWriteExt;
-
-async fn pair() -> (TcpStream, TcpStream) {
-    let listener = mesh_net::listen(&ListenOptions::new("127.0.0.1:0".parse().unwrap())).unwrap();
-    let to = listener.local_addr().unwrap();
-    let client = mesh_net::connect(to, &ConnectOptions::default())
-        .await
-        .unwrap();
-    let (server, _) = mesh_net::accept(&listener).await.unwrap();
-    (client, server)
-}
 
 /// An application on each side; the sessions between them; how they end.
 async fn between(
@@ -23,7 +12,7 @@ async fn between(
     TcpStream,
     impl Future<Output = [PumpEnd; 2]> + use<>,
 ) {
-    let ((client, mut down), (mut up, server)) = (pair().await, pair().await);
+    let ((client, mut down), (mut up, server)) = (tcp_pair().await, tcp_pair().await);
     let (mut near, mut far) = tunnel.pair().await;
     let ends = async move {
         let (sent, received) = (Counters::new(), Counters::new());
@@ -47,7 +36,7 @@ async fn between(
 
 #[test]
 fn bytes_and_ends_pass_both_ways() {
-    local_with_time(async |scope| {
+    in_time(async |scope| {
         let mut tunnel = Tunnel::new(&scope);
         let (client, server, ends) = between(&mut tunnel).await;
         let up: Vec<u8> = (0..3_000_001_u32).map(|i| i.to_le_bytes()[1]).collect();
@@ -79,7 +68,7 @@ fn bytes_and_ends_pass_both_ways() {
 
 #[test]
 fn one_direction_ends_and_the_other_goes_on() {
-    local_with_time(async |scope| {
+    in_time(async |scope| {
         let mut tunnel = Tunnel::new(&scope);
         let (mut client, mut server, ends) = between(&mut tunnel).await;
         let talk = async move {
@@ -104,9 +93,9 @@ fn one_direction_ends_and_the_other_goes_on() {
 
 #[test]
 fn what_came_before_a_reset_is_delivered() {
-    local_with_time(async |scope| {
+    in_time(async |scope| {
         let mut tunnel = Tunnel::new(&scope);
-        let (mut client, mut down) = pair().await;
+        let (mut client, mut down) = tcp_pair().await;
         let (mut near, mut far) = tunnel.pair().await;
         far.write_all(&[9; 100_000]).await.unwrap();
         drop(far);
@@ -125,7 +114,7 @@ fn what_came_before_a_reset_is_delivered() {
 
 #[test]
 fn an_application_that_does_not_read_stops_its_own_stream_only() {
-    local_with_time(async |scope| {
+    in_time(async |scope| {
         let mut tunnel = Tunnel::new(&scope);
         let (mut stuck, _silent, ends) = between(&mut tunnel).await;
         scope.spawn_local("stuck session", async move {

@@ -1,6 +1,7 @@
 //! The pool's book-keeping over in-memory streams, with the clock under the test's control.
 
 use super::*;
+use crate::testing::{key, paused, request};
 use crate::{Incoming, ServerSettings, serve};
 use mesh_runtime::Drain;
 use std::collections::VecDeque;
@@ -54,12 +55,8 @@ impl Far {
     }
 
     async fn open(&self, pool: &Pool) -> Result<HboneStream, TunnelError> {
-        let request = ConnectRequest {
-            authority: "10.0.0.1:80".into(),
-            headers: HeaderMap::new(),
-        };
         let far = self.clone();
-        pool.open_with(&key(), move || far.clone().dial(), &request)
+        pool.open_with(&key(), move || far.clone().dial(), &request())
             .await
     }
 }
@@ -70,29 +67,6 @@ async fn echo(incoming: Incoming) {
     if tokio::io::copy(&mut read, &mut write).await.is_ok() {
         drop(write.shutdown().await);
     }
-}
-
-fn key() -> TunnelKey {
-    TunnelKey {
-        source: SpiffeId::new("cluster.local", "demo", "client").unwrap(),
-        expected: Expected::TrustDomain,
-        address: "10.0.0.1:15008".parse().unwrap(),
-        source_ip: None,
-    }
-}
-
-/// Runs a test on one thread with a clock that jumps when nothing else is left to do.
-fn paused<F: AsyncFnOnce(Scope)>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let scope = Scope::new();
-        test(scope.clone()).await;
-        scope.cancel();
-    });
 }
 
 #[test]

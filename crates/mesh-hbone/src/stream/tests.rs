@@ -1,13 +1,10 @@
 //! Flow control and ends of a stream, over memory, with windows small enough to be felt.
 
 use super::*;
-use crate::pool::{ConnectRequest, Pool, TunnelKey};
-use crate::{Incoming, PoolSettings, ServerSettings, TunnelError, Windows, serve};
-use mesh_model::SpiffeId;
-use mesh_runtime::{Drain, Scope};
-use mesh_tls::Expected;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::sync::mpsc;
+use crate::Windows;
+use crate::testing::{Tunnel, paused};
+use mesh_runtime::Scope;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// HTTP/2's own minimum for a first window that needs no thought.
 const WINDOW: u32 = 65_535;
@@ -21,57 +18,7 @@ const WINDOWS: Windows = Windows {
 
 /// Both ends of one stream.
 async fn pair(scope: &Scope) -> (HboneStream, HboneStream) {
-    let (accepted, mut streams) = mpsc::channel(1);
-    let server_scope = scope.clone();
-    let dial = || {
-        let (near, far) = duplex(1 << 20);
-        let (scope, accepted) = (server_scope.clone(), accepted.clone());
-        server_scope.spawn_local("far side", async move {
-            let settings = ServerSettings {
-                windows: WINDOWS,
-                ..ServerSettings::default()
-            };
-            let hand_over = move |incoming: Incoming| {
-                let accepted = accepted.clone();
-                async move {
-                    let stream = incoming.accept(HeaderMap::new()).unwrap();
-                    accepted.send(stream).await.unwrap();
-                }
-            };
-            drop(serve(far, &settings, &Drain::new(), &scope, hand_over).await);
-        });
-        std::future::ready(Ok::<_, TunnelError>(near))
-    };
-    let settings = PoolSettings {
-        windows: WINDOWS,
-        ..PoolSettings::default()
-    };
-    let key = TunnelKey {
-        source: SpiffeId::new("cluster.local", "demo", "client").unwrap(),
-        expected: Expected::TrustDomain,
-        address: "10.0.0.1:15008".parse().unwrap(),
-        source_ip: None,
-    };
-    let request = ConnectRequest {
-        authority: "10.0.0.1:80".into(),
-        headers: HeaderMap::new(),
-    };
-    let pool = Pool::new(settings, scope);
-    let near = pool.open_with(&key, dial, &request).await.unwrap();
-    (near, streams.recv().await.unwrap())
-}
-
-fn local<F: AsyncFnOnce(Scope)>(test: F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, async {
-        let scope = Scope::new();
-        test(scope.clone()).await;
-        scope.cancel();
-    });
+    Tunnel::with_windows(scope, WINDOWS).pair().await
 }
 
 /// Writes until nothing more is taken; gives how much was.
@@ -87,7 +34,7 @@ async fn fill(stream: &mut HboneStream) -> usize {
 
 #[test]
 fn a_reader_that_stops_holds_its_writer_within_window_and_buffer() {
-    local(async |scope| {
+    paused(async |scope| {
         let (mut near, mut far) = pair(&scope).await;
         let room = usize::try_from(WINDOW).unwrap() + WINDOWS.send_buffer_bytes_max;
         let taken = fill(&mut near).await;
@@ -101,7 +48,7 @@ fn a_reader_that_stops_holds_its_writer_within_window_and_buffer() {
 
 #[test]
 fn bytes_that_were_sent_before_the_end_are_read_before_it() {
-    local(async |scope| {
+    paused(async |scope| {
         let (mut near, mut far) = pair(&scope).await;
         near.write_all(&[1; 1000]).await.unwrap();
         near.shutdown().await.unwrap();
@@ -122,7 +69,7 @@ fn bytes_that_were_sent_before_the_end_are_read_before_it() {
 
 #[test]
 fn a_writer_learns_that_the_reader_is_gone() {
-    local(async |scope| {
+    paused(async |scope| {
         let (mut near, far) = pair(&scope).await;
         drop(far);
         let mut last = Ok(());
@@ -136,7 +83,7 @@ fn a_writer_learns_that_the_reader_is_gone() {
 
 #[test]
 fn a_tunnel_that_breaks_is_an_error_on_both_halves_and_no_orderly_end() {
-    local(async |scope| {
+    paused(async |scope| {
         let inner = scope.child();
         let (mut near, _far) = pair(&inner).await;
         inner.cancel();
