@@ -113,13 +113,8 @@ impl Row {
 
     /// Whether there is something to try.
     pub(crate) fn is_for(self, pair: Pair) -> bool {
-        match self {
-            // Our node proxy answers no names yet.
-            Self::Names => pair.client == Side::Their,
-            // It concerns all proxies at once; two times are enough.
-            Self::NewRoot => pair.client != pair.server,
-            _ => true,
-        }
+        // What concerns all proxies at once is tried two times.
+        self != Self::NewRoot || pair.client != pair.server
     }
 
     /// Tries it; what is worth a note in the table comes back.
