@@ -26,6 +26,7 @@ mod names;
 mod pattern;
 mod roots;
 mod rows;
+mod shared;
 
 use libtest_mimic::Arguments;
 use mesh_lab::isolate::{Side, isolate};
@@ -67,8 +68,10 @@ fn peer() -> std::io::Result<Option<PathBuf>> {
 }
 
 fn inside(arguments: &Arguments, peer: PathBuf) -> ExitCode {
-    let shared = matrix::Shared::new(peer);
-    let conclusion = libtest_mimic::run(arguments, shared.trials());
-    shared.finish(conclusion.has_failed());
+    let matrix = matrix::Shared::new(peer);
+    let mut trials = matrix.trials();
+    trials.push(matrix.trial("their_ztunnel_under_our_node_agent", shared::run));
+    let conclusion = libtest_mimic::run(arguments, trials);
+    matrix.finish(conclusion.has_failed());
     conclusion.exit_code()
 }

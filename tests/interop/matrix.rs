@@ -5,7 +5,7 @@ use crate::rows::{ROWS, Row};
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::{Failed, Trial};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Runtime;
 
@@ -100,9 +100,26 @@ impl Shared {
         trials
     }
 
-    fn run(&self, row: Row, pair: Pair) -> Result<()> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = &mut *state;
+    /// A test of the same mesh that is no row of the table.
+    pub(crate) fn trial<F>(&self, name: &str, body: F) -> Trial
+    where
+        F: AsyncFnOnce(&mut Mesh, &Path) -> Result<()> + Send + 'static,
+    {
+        let shared = self.clone();
+        Trial::test(name, move || {
+            let mut state = shared
+                .0
+                .state
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            let (runtime, mesh) = shared.started(&mut state)?;
+            let outcome = runtime.block_on(body(mesh, &shared.0.peer));
+            outcome.map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    }
+
+    /// The mesh; the first who asks starts it.
+    fn started<'a>(&self, state: &'a mut State) -> Result<(&'a Runtime, &'a mut Mesh)> {
         if state.running.is_none() {
             ensure!(!state.broken, "the mesh did not start");
             state.broken = true;
@@ -113,6 +130,12 @@ impl Shared {
             state.running = Some((runtime, mesh));
         }
         let (runtime, mesh) = state.running.as_mut().context("the mesh did not start")?;
+        Ok((runtime, mesh))
+    }
+
+    fn run(&self, row: Row, pair: Pair) -> Result<()> {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (runtime, mesh) = self.started(&mut state)?;
         let outcome = runtime.block_on(row.run(mesh, pair));
         let cell = match &outcome {
             Ok(note) if note.is_empty() => "ok".to_owned(),

@@ -15,6 +15,7 @@ mod demo;
 mod dns;
 mod faults;
 mod load;
+mod pods;
 mod trace;
 mod transfers;
 mod world;
@@ -70,6 +71,7 @@ fn inside(arguments: &Arguments) -> ExitCode {
     trials.extend(load::trials(&world));
     trials.extend(faults::trials(&world));
     trials.extend(transfers::trials(&world));
+    trials.extend(pods::trials(&world));
     let conclusion = libtest_mimic::run(arguments, trials);
     world.stop();
     conclusion.exit_code()
