@@ -79,6 +79,19 @@ struct MeshFlags {
     /// Suffix of service host names.
     #[arg(long, env = "CLUSTER_DOMAIN", default_value = "cluster.local")]
     cluster_domain: String,
+    /// Connections between two pods of one ztunnel: `direct` carries them without TLS inside the
+    /// process that holds both keys, `encrypt` asks every ztunnel to encrypt them all the same.
+    #[arg(long, env = "SAME_NODE", value_enum, default_value = "direct")]
+    same_node: SameNode,
+}
+
+/// How connections between two pods of one ztunnel are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SameNode {
+    /// By the process, without TLS.
+    Direct,
+    /// As between nodes.
+    Encrypt,
 }
 
 impl MeshFlags {
@@ -89,6 +102,7 @@ impl MeshFlags {
             network: self.network.as_str().into(),
             root_namespace: self.root_namespace.as_str().into(),
             domain: self.cluster_domain.as_str().into(),
+            encrypt_same_node: self.same_node == SameNode::Encrypt,
         }
     }
 }

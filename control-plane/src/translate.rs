@@ -54,6 +54,8 @@ pub(crate) struct Mesh {
     pub(crate) root_namespace: Arc<str>,
     /// Suffix of service host names.
     pub(crate) domain: Arc<str>,
+    /// Every pod asks for encryption even within a node.
+    pub(crate) encrypt_same_node: bool,
 }
 
 impl Mesh {

@@ -26,6 +26,7 @@ pub fn configuration(data: &[u8]) {
         network: "".into(),
         root_namespace: "istio-system".into(),
         domain: "cluster.local".into(),
+        encrypt_same_node: false,
     };
     let translation = translate(&objects, &mesh);
     assert_eq!(translation, translate(&objects, &mesh));

@@ -279,11 +279,7 @@ fn forwarded(plan: &HttpPlan) {
 }
 
 fn gateways(snapshot: &Snapshot, dice: &mut Dice) {
-    let client = Client {
-        workload: None,
-        network: "".into(),
-        namespace: "demo".into(),
-    };
+    let client = Client::at("", "demo");
     for resource in snapshot.resources() {
         let mesh_model::Resource::Listener(listener) = resource else {
             continue;

@@ -34,6 +34,8 @@ struct ConfigDump {
     unbound: BTreeMap<u16, String>,
     http_routes: Vec<Route>,
     tcp_routes: Vec<Route>,
+    /// Endpoints put aside because they could not be reached.
+    avoided: Vec<mesh_l4::Avoidance>,
     certificates: Vec<CertificateStatus>,
     discovery: DiscoveryStatus,
     settings: Vec<String>,
@@ -77,6 +79,7 @@ impl ConfigDump {
             unbound: shared.unbound.list(),
             http_routes: http.collect(),
             tcp_routes: tcp.collect(),
+            avoided: shared.ejector.list(),
             certificates: identities.list(),
             discovery: discovery.clone(),
             settings: settings.lines().map(str::to_owned).collect(),

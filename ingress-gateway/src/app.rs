@@ -7,6 +7,7 @@ use crate::worker::{Shared, Unbound, Worker};
 use anyhow::Context as _;
 use mesh_discovery::SnapshotReceiver;
 use mesh_identity::{CertificateSource, Identities};
+use mesh_l4::Ejector;
 use mesh_proxy::Addresses;
 use mesh_proxy::admin::Pages;
 use mesh_runtime::{Context, ReadyGate, Workers};
@@ -59,7 +60,9 @@ pub(crate) fn start(
 
     let builder = Builder::new(settings.edge.clone());
     let (sender, table) = watch::channel(builder.current());
+    let metrics = Metrics::new("ingress-gateway");
     let shared = Arc::new(Shared {
+        ejector: Ejector::new(&metrics),
         edge: settings.edge,
         snapshots: discovery.snapshots.clone(),
         table,

@@ -124,11 +124,7 @@ pub(crate) struct Builder {
 impl Builder {
     /// A builder that knows no listener yet.
     pub(crate) fn new(edge: Edge) -> Self {
-        let client = Client {
-            workload: None,
-            network: edge.network.clone(),
-            namespace: edge.identity.namespace().into(),
-        };
+        let client = Client::at(edge.network.clone(), edge.identity.namespace());
         Self {
             edge,
             known: BTreeMap::new(),
@@ -158,11 +154,7 @@ impl Builder {
             self.current.ports.clone()
         };
         let client = me.as_ref().map_or_else(
-            || Client {
-                workload: None,
-                network: self.edge.network.clone(),
-                namespace: self.edge.identity.namespace().into(),
-            },
+            || Client::at(self.edge.network.clone(), self.edge.identity.namespace()),
             Client::of,
         );
         self.current = Arc::new(Table {

@@ -58,7 +58,11 @@ async fn open(
     if !decision.allowed {
         return Err(Refusal::new(decision.reason, decision.detail));
     }
-    let (client, gateway) = (&arrival.client, &worker.shared.edge.gateway);
+    let avoided = worker.shared.ejector.avoided();
+    let (client, gateway) = (
+        &arrival.client.clone().avoiding(avoided),
+        &worker.shared.edge.gateway,
+    );
     let (_rule, target) = {
         let dice = &mut *worker.dice.borrow_mut();
         mesh_plan::tcp(&snapshot, client, gateway, listener, dice)?
@@ -67,6 +71,7 @@ async fn open(
         snapshot: &snapshot,
         client,
         dice: &worker.dice,
+        ejector: &worker.shared.ejector,
         attempts_max: ATTEMPTS_MAX,
     };
     let attempt = async |target: &Target| {

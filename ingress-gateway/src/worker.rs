@@ -3,7 +3,7 @@
 use crate::listeners::{Arrival, Table};
 use crate::settings::Edge;
 use mesh_discovery::SnapshotReceiver;
-use mesh_l4::Dialer;
+use mesh_l4::{Dialer, Ejector};
 use mesh_l7::{HttpProxy, HttpSettings, Upstream, UpstreamSettings};
 use mesh_model::{Dice, Reason};
 use mesh_net::ConnectOptions;
@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) certificate: CertificateReceiver,
     /// Metrics.
     pub(crate) metrics: Metrics,
+    /// The endpoints it lately failed to reach.
+    pub(crate) ejector: Ejector,
     /// Traces.
     pub(crate) tracer: Tracer,
     /// Told when the process goes down.

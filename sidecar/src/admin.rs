@@ -31,6 +31,8 @@ struct ConfigDump<'a> {
     config: &'a str,
     version: &'static str,
     connections: usize,
+    /// Endpoints put aside because they could not be reached.
+    avoided: Vec<mesh_l4::Avoidance>,
 }
 
 impl<'a> ConfigDump<'a> {
@@ -46,6 +48,7 @@ impl<'a> ConfigDump<'a> {
             config,
             version: env!("CARGO_PKG_VERSION"),
             connections: node.connections_used(),
+            avoided: node.ejector.list(),
         }
     }
 }

@@ -115,7 +115,7 @@ impl Call {
 
         // 3. HTTP to a service, or bytes?
         let snapshot = self.worker.node.snapshots.borrow().clone();
-        let asking = Client::of(&workload);
+        let asking = Client::of(&workload).from_address(self.client.ip());
         let plan = mesh_plan::sidecar_destination(&snapshot, &asking, self.destination);
         let SidecarPlan::Service(service) = plan else {
             let up = self.dial(&snapshot, &asking, &workload, facts).await?;
@@ -157,15 +157,17 @@ impl Call {
         workload: &Workload,
         facts: &mut ConnectionFacts,
     ) -> Result<Up, Refusal> {
+        let avoided = self.worker.node.ejector.avoided();
+        let asking = asking.clone().avoiding(avoided);
         let target = {
             let mut dice = self.worker.dice.borrow_mut();
-            mesh_plan::outbound(snapshot, asking, self.destination, &mut dice)?
+            mesh_plan::outbound(snapshot, &asking, self.destination, &mut dice)?
         };
         let headers = match &target.transport {
             Transport::Plain => HeaderMap::new(),
             Transport::Hbone { .. } => self.headers(workload, target.service.as_deref()),
         };
-        let up = session::dial(&self.worker, snapshot, asking, target, &headers, facts).await?;
+        let up = session::dial(&self.worker, snapshot, &asking, target, &headers, facts).await?;
         facts.tls_group = up.key_exchange();
         Ok(Prefixed::new(up, Vec::new()))
     }

@@ -6,6 +6,7 @@ use crate::local::LocalReceiver;
 use crate::settings::Proxy;
 use mesh_discovery::SnapshotReceiver;
 use mesh_identity::{CertificateReceiver, Identities};
+use mesh_l4::Ejector;
 use mesh_model::{Reason, Workload};
 use mesh_plan::Refusal;
 use mesh_proxy::limits::Limit;
@@ -28,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) identities: Identities,
     /// Metrics and records.
     pub(crate) metrics: Metrics,
+    /// The endpoints it lately failed to reach.
+    pub(crate) ejector: Ejector,
     /// Spans.
     pub(crate) tracer: Tracer,
     /// Runs listeners and pools.
@@ -64,6 +67,7 @@ impl Node {
                 "Connections refused because the bound was reached",
             ),
             tunnels_retired: mesh_proxy::tunnels_retired(&parts.metrics),
+            ejector: Ejector::new(&parts.metrics),
             metrics: parts.metrics,
             tracer: parts.tracer,
             scope: context.scope.clone(),

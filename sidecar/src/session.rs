@@ -78,6 +78,7 @@ pub(crate) async fn dial(
         snapshot,
         client: asking,
         dice: &worker.dice,
+        ejector: &worker.node.ejector,
         attempts_max: ATTEMPTS_MAX,
     };
     let attempt = async |target: &Target| {

@@ -243,7 +243,7 @@ impl Call {
     /// Connects to an endpoint with our own identity; no header of the client's goes along.
     async fn dial(&self, facts: &mut ConnectionFacts) -> Result<mesh_l4::UpstreamStream, Refusal> {
         let worker = &self.tunnel.worker;
-        let asking = Client::of(&self.me);
+        let asking = self.asking();
         let target = self.endpoint(&asking)?;
         let asked = facts.hbone_address.clone();
         let headers = HeaderMap::new();
@@ -251,6 +251,13 @@ impl Call {
         let dialled = dialled.await;
         facts.hbone_address = asked;
         dialled
+    }
+
+    /// Who asks the endpoint: we do, but it is the client that sticks to one.
+    fn asking(&self) -> Client {
+        Client::of(&self.me)
+            .from_address(self.tunnel.peer.ip())
+            .avoiding(self.tunnel.worker.node.ejector.avoided())
     }
 
     fn endpoint(&self, asking: &Client) -> Result<Target, Refusal> {
@@ -269,7 +276,7 @@ impl Call {
     fn context(&self, version: HttpVersion, source: Party) -> ConnectionContext {
         ConnectionContext {
             snapshots: self.admission.snapshots.clone(),
-            client: Client::of(&self.me),
+            client: Client::of(&self.me).from_address(self.tunnel.peer.ip()),
             source,
             peer_address: self.tunnel.peer,
             destination: self.admission.destination,

@@ -3,6 +3,7 @@
 use crate::hostnames::Found;
 use crate::limits::Limit;
 use crate::local::Locals;
+use crate::pods::Running;
 use crate::settings::{Limits, Proxy};
 use mesh_discovery::SnapshotReceiver;
 use mesh_identity::Identities;
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) identities: Identities,
     /// Local workloads.
     pub(crate) locals: Arc<Locals>,
+    /// The pods that run.
+    pub(crate) running: Running,
     /// Metrics and records.
     pub(crate) metrics: Metrics,
     /// Counters of our own.
@@ -141,6 +144,7 @@ impl Node {
         Self {
             locals: Arc::new(Locals::new(proxy.node_name.clone())),
             proxy,
+            running: Running::default(),
             limits,
             limit: Limit::new(limits.connections_max),
             snapshots,

@@ -87,7 +87,9 @@ async fn reach(
 
     // 3. Where to: one decision on one snapshot.
     let snapshot = pod.node.snapshots.borrow().clone();
-    let asking = Client::of(workload);
+    let asking = Client::of(workload)
+        .from_address(client.ip())
+        .avoiding(pod.ejector.avoided());
     let target = {
         let mut dice = worker.dice.borrow_mut();
         mesh_plan::outbound(&snapshot, &asking, destination, &mut dice)?
@@ -126,6 +128,7 @@ async fn connect(
         snapshot,
         client: asking,
         dice: &worker.dice,
+        ejector: &worker.pod.ejector,
         attempts_max: ATTEMPTS_MAX,
     };
     let attempt = async |target: &Target| {

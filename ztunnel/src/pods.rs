@@ -3,15 +3,18 @@
 
 mod agent;
 mod folder;
+mod running;
 mod worker;
 
 pub(crate) use agent::follow as follow_agent;
 pub(crate) use folder::follow as follow_folder;
+pub(crate) use running::Running;
 pub(crate) use worker::{Worker, accept_each};
 
 use crate::limits::{Limit, Permit};
 use crate::local::LocalReceiver;
 use crate::node::Node;
+use mesh_l4::Ejector;
 use mesh_model::{Reason, SpiffeId};
 use mesh_net::Netns;
 use mesh_plan::Refusal;
@@ -69,6 +72,8 @@ pub(crate) struct Pod {
     pub(crate) connections: Scope,
     /// Going down: the process, or this pod alone.
     pub(crate) drain: Drain,
+    /// The endpoints it lately failed to reach.
+    pub(crate) ejector: Ejector,
     /// Its listeners and outbound tunnels.
     scope: Scope,
     limit: Limit,
@@ -125,6 +130,7 @@ impl Pod {
             local,
             connections: node.connections.child(),
             drain: Drain::new(),
+            ejector: Ejector::new(&node.metrics),
             scope: node.scope.child(),
             limit: Limit::new(node.limits.pod_connections_max),
             dns: crate::dns::outstanding(),
@@ -357,6 +363,7 @@ impl Pods {
         self.node.counts.pods_active.set(count);
         let count = i64::try_from(self.pending.len()).unwrap_or(i64::MAX);
         self.node.counts.pods_pending.set(count);
+        self.node.running.set(self.running.values());
         let wanted: BTreeSet<SpiffeId> =
             self.running.values().flat_map(|p| p.identities()).collect();
         self.node.identities.retain(&wanted);

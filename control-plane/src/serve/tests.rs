@@ -78,6 +78,7 @@ impl World {
                 network: "".into(),
                 root_namespace: "istio-system".into(),
                 domain: "cluster.local".into(),
+                encrypt_same_node: false,
             },
             listen: any,
             plaintext_listen: Some(any),

@@ -73,6 +73,7 @@ fn workload(
     w.locality = locality(cx, &w.node);
     w.health = health(pod);
     set_tunnel(&mut w, &pod.metadata);
+    w.encrypt_same_node |= cx.mesh.encrypt_same_node;
     set_names(&mut w, &labels, &owner(pod, &name.name));
     for service in cx.services.selecting(&name.namespace, &labels) {
         w.services.insert(service.name.clone(), ports(service, pod));

@@ -137,9 +137,14 @@ fn translate(
     service.canonical = true;
     service.ip_families = ip_families(spec);
     service.load_balancing = load_balancing(objects, name, object, spec);
+    // `sessionAffinityConfig`'s timeout is not kept: nothing is remembered, and a client stays as long
+    // as the endpoints do (docs/balancing.md).
+    service.sticky_by_source = spec.session_affinity.as_deref() == Some("ClientIP");
     if !waypoints.is_waypoint(&name.namespace, &name.name) {
         let bound = waypoints.bound(Asking::Service, &object.metadata, &name.namespace);
         service.waypoint = bound.0;
+        service.weighted_waypoints =
+            waypoints.canary(service.waypoint.as_ref(), &object.metadata, &name.namespace);
         if let Some(condition) = bound.1 {
             out.condition("Service", name, condition);
         }

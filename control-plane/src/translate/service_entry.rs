@@ -66,6 +66,8 @@ pub(super) fn services(
                 .filter_map(|s| s.parse().ok())
                 .collect();
             service.waypoint = waypoint.clone();
+            service.weighted_waypoints =
+                waypoints.canary(waypoint.as_ref(), &entry.metadata, &name.namespace);
             service.ingress_use_waypoint =
                 waypoint.is_some() && waypoints.for_ingress(&entry.metadata, &name.namespace);
             service.canonical = services.of_hostname("", host).is_none()

@@ -19,6 +19,7 @@ fn mesh() -> Mesh {
         network: "".into(),
         root_namespace: "istio-system".into(),
         domain: "cluster.local".into(),
+        encrypt_same_node: false,
     }
 }
 

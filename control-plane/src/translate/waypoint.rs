@@ -3,16 +3,23 @@
 use super::output::Condition;
 use super::selector::{Expression, matches, namespace_labels};
 use super::{CLASS_WAYPOINT, LABEL_GATEWAY_NAME, Mesh};
-use crate::objects::{Objects, label};
+use crate::objects::{Objects, annotation, label};
 use gateway_api::gateways::{
     Gateway, GatewayListenersAllowedRoutesNamespaces, GatewayListenersAllowedRoutesNamespacesFrom,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use mesh_model::{GatewayAddress, GatewayDestination, NetworkAddress, ObjectName, PORT_HBONE};
+use mesh_model::{
+    GatewayAddress, GatewayDestination, NetworkAddress, ObjectName, PORT_HBONE, WeightedWaypoint,
+};
 use std::collections::BTreeMap;
 
 const LABEL_USE: &str = "istio.io/use-waypoint";
 const LABEL_USE_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+const LABEL_CANARY: &str = "istio.io/use-waypoint-canary";
+const LABEL_CANARY_NAMESPACE: &str = "istio.io/use-waypoint-canary-namespace";
+const ANNOTATION_CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
+/// The weights of the two waypoints add up to this.
+const WEIGHT_WHOLE: u32 = 100;
 const LABEL_FOR: &str = "istio.io/waypoint-for";
 const LABEL_INGRESS: &str = "istio.io/ingress-use-waypoint";
 const CONDITION: &str = "istio.io/WaypointBound";
@@ -112,6 +119,36 @@ impl<'a> Waypoints<'a> {
                 format!("Gateway {wanted} has neither a pod with an address nor a Service"),
             ),
         }
+    }
+
+    /// The shares of a service's waypoint and of its canary (interop/waypoint.md section 1). Empty:
+    /// the waypoint takes all, for want of a canary, of a weight, or because the canary is not ready
+    /// or may not be used. The waypoint enforces the service's policies as well, so nothing is passed
+    /// by. The canary's label and weight are the object's own; a namespace has none.
+    pub(super) fn canary(
+        &self,
+        primary: Option<&GatewayAddress>,
+        metadata: &ObjectMeta,
+        namespace: &str,
+    ) -> Vec<WeightedWaypoint> {
+        let shares = || {
+            let name = label(metadata, LABEL_CANARY).filter(|n| !n.is_empty() && *n != "none")?;
+            let of = label(metadata, LABEL_CANARY_NAMESPACE).unwrap_or(namespace);
+            let weight = annotation(metadata, ANNOTATION_CANARY_WEIGHT)?;
+            let weight = weight.trim().parse().ok();
+            let weight = weight.filter(|w: &u32| (1..=WEIGHT_WHOLE).contains(w))?;
+            let wanted = ObjectName::new(of, name);
+            let canary = self.by_name.get(&wanted)?;
+            let usable = canary.for_services && self.allows(canary, &wanted, namespace);
+            let canary = canary.address.clone().filter(|_| usable)?;
+            let share = |destination, weight| WeightedWaypoint {
+                destination,
+                weight,
+            };
+            let rest = WEIGHT_WHOLE.saturating_sub(weight);
+            Some(vec![share(primary?.clone(), rest), share(canary, weight)])
+        };
+        shares().unwrap_or_default()
     }
 
     /// The Service that a Gateway has or would have.

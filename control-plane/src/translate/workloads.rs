@@ -45,12 +45,17 @@ pub(super) fn translate(cx: &WorkloadContext<'_>, out: &mut Output) {
     slices.translate(cx, out);
 }
 
+/// Label or annotation: with `encrypt` connections are encrypted even between pods of one node.
+const SAME_NODE: &str = "strata.dev/same-node";
+
 /// How a workload is reached, by what its object says of itself.
 pub(super) fn set_tunnel(workload: &mut Workload, metadata: &ObjectMeta) {
     let native = label(metadata, LABEL_TUNNEL)
         .is_some_and(|value| value.split(',').any(|protocol| protocol.trim() == "http"));
     let captured = annotation(metadata, ANNOTATION_REDIRECTION) == Some("enabled");
     workload.native_tunnel = native;
+    let said = label(metadata, SAME_NODE).or_else(|| annotation(metadata, SAME_NODE));
+    workload.encrypt_same_node = said == Some("encrypt");
     if native || captured {
         workload.protocol = TunnelProtocol::Hbone;
     }

@@ -1,12 +1,20 @@
 //! Pure endpoint choice: which workload behind a service takes a connection.
 //!
-//! Source: interop/xds-workload.md section 7 (endpoint filters and ranking).
+//! Source: interop/xds-workload.md section 7 (endpoint filters and ranking). Among endpoints that
+//! can take it, in this order: one that is not avoided ([`Ejections`]), the nearest as the service's
+//! preferences say, then the one its source sticks to where the service asks for that, else by
+//! chance in proportion to capacity.
+
+mod affinity;
+mod ejection;
+
+pub use ejection::{AVOID_MAX, AVOID_MIN, Avoided, ENDPOINTS_MAX, Ejected, Ejections};
 
 use mesh_model::{
     Dice, Health, HealthPolicy, LoadBalancingMode, Locality, RoutingScope, Service, ServicePort,
     Snapshot, Workload,
 };
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// How many endpoints [`order`] gives at most: the first try and two more. More tries than that
@@ -29,6 +37,10 @@ pub struct Client<'a> {
     pub network: &'a str,
     /// Its workload, for locality.
     pub workload: Option<&'a Workload>,
+    /// The address the connection comes from, for services whose clients stick to an endpoint.
+    pub source: Option<IpAddr>,
+    /// Endpoints that it lately failed to reach.
+    pub avoided: Option<&'a Avoided>,
 }
 
 impl<'a> From<&'a Workload> for Client<'a> {
@@ -36,6 +48,8 @@ impl<'a> From<&'a Workload> for Client<'a> {
         Self {
             network: &workload.network,
             workload: Some(workload),
+            source: None,
+            avoided: None,
         }
     }
 }
@@ -45,12 +59,19 @@ impl<'a> From<Option<&'a Workload>> for Client<'a> {
         Self {
             network: workload.map_or("", |w| &w.network),
             workload,
+            source: None,
+            avoided: None,
         }
     }
 }
 
-/// Chooses an endpoint: usable ones only, the nearest as the service's preferences say, then by
-/// chance in proportion to capacity.
+/// How good an endpoint is for a client, apart from its weight: first whether it is not avoided, then
+/// how many preferences it meets. Of a service whose endpoints are all avoided none is, in effect.
+type Rank = (bool, usize);
+
+/// Chooses an endpoint: usable ones only, those not avoided before others, the nearest as the
+/// service's preferences say, then the one the source sticks to, or by chance in proportion to
+/// capacity.
 pub fn choose<'a>(
     snapshot: &Snapshot,
     service: &Service,
@@ -59,24 +80,25 @@ pub fn choose<'a>(
     dice: &mut Dice,
 ) -> Option<Choice> {
     let client = client.into();
-    let (mut best, mut best_rank, mut total) = (None, 0, 0u64);
+    let mut pick = Pick::new(service, client);
+    let mut best: Option<(Rank, Choice)> = None;
+    // One pass, no list.
     for (rank, choice) in usable(snapshot, service, port, client) {
-        if best.is_none() || rank > best_rank {
-            (best, best_rank, total) = (None, rank, 0);
-        } else if rank < best_rank {
-            continue;
+        match &best {
+            Some((held, _)) if rank < *held => continue,
+            Some((held, _)) if rank == *held => {}
+            _ => pick = Pick::new(service, client),
         }
-        // One pass, no list: each endpoint replaces the one held with probability weight / total.
-        let weight = weight(&choice.workload);
-        total += weight;
-        if dice.below(total) < weight {
-            best = Some(choice);
+        // The first of a rank is always taken.
+        if pick.takes(&choice.workload, dice) {
+            best = Some((rank, choice));
         }
     }
-    best
+    best.map(|(_, choice)| choice)
 }
 
-/// The endpoints among which [`choose`] chooses, with their weights, in order of key.
+/// The endpoints among which [`choose`] chooses, with their weights, in order of key: one, where the
+/// source sticks to it.
 pub fn candidates<'a>(
     snapshot: &Snapshot,
     service: &Service,
@@ -84,19 +106,23 @@ pub fn candidates<'a>(
     client: impl Into<Client<'a>>,
 ) -> Vec<(Choice, u32)> {
     let client = client.into();
-    let all: Vec<(usize, Choice)> = usable(snapshot, service, port, client).collect();
+    let weighted = |choice: Choice| {
+        let capacity = choice.workload.capacity.max(1);
+        (choice, capacity)
+    };
+    if client.source.is_some() && service.sticky_by_source {
+        // Chance has no say.
+        let only = choose(snapshot, service, port, client, &mut Dice::seeded(0));
+        return only.map(weighted).into_iter().collect();
+    }
+    let all: Vec<(Rank, Choice)> = usable(snapshot, service, port, client).collect();
     let best = all.iter().map(|(rank, _)| *rank).max();
-    all.into_iter()
-        .filter(|(rank, _)| Some(*rank) == best)
-        .map(|(_, choice)| {
-            let capacity = choice.workload.capacity.max(1);
-            (choice, capacity)
-        })
-        .collect()
+    let of_best = all.into_iter().filter(|(rank, _)| Some(*rank) == best);
+    of_best.map(|(_, choice)| weighted(choice)).collect()
 }
 
-/// Up to [`ORDER_MAX`] different endpoints, the one to try first in front: nearer ones before
-/// farther ones, within a distance by chance in proportion to capacity.
+/// Up to [`ORDER_MAX`] different endpoints, the one to try first in front: those not avoided before
+/// others, nearer ones before farther ones, then as [`choose`] does.
 pub fn order<'a>(
     snapshot: &Snapshot,
     service: &Service,
@@ -104,21 +130,57 @@ pub fn order<'a>(
     client: impl Into<Client<'a>>,
     dice: &mut Dice,
 ) -> Vec<Choice> {
-    let mut left: Vec<(usize, Choice)> = usable(snapshot, service, port, client.into()).collect();
+    let client = client.into();
+    let mut left: Vec<(Rank, Choice)> = usable(snapshot, service, port, client).collect();
     let mut ordered = Vec::new();
     while ordered.len() < ORDER_MAX && !left.is_empty() {
-        let best = left.iter().map(|(rank, _)| *rank).max().unwrap_or(0);
-        let (mut at, mut total) = (0, 0u64);
-        for (n, (_, choice)) in left.iter().enumerate().filter(|(_, (r, _))| *r == best) {
-            let weight = weight(&choice.workload);
-            total += weight;
-            if dice.below(total) < weight {
+        let best = left.iter().map(|(rank, _)| *rank).max();
+        let mut pick = Pick::new(service, client);
+        let mut at = 0;
+        for (n, (rank, choice)) in left.iter().enumerate() {
+            if Some(*rank) == best && pick.takes(&choice.workload, dice) {
                 at = n;
             }
         }
         ordered.push(left.swap_remove(at).1);
     }
     ordered
+}
+
+/// The choice among endpoints of one rank, which are shown one after another.
+enum Pick {
+    /// The total weight so far: each endpoint replaces the one held with probability weight / total.
+    Chance(u64),
+    /// The source, and the highest score so far.
+    Sticky(IpAddr, f64),
+}
+
+impl Pick {
+    fn new(service: &Service, client: Client<'_>) -> Self {
+        match client.source {
+            Some(source) if service.sticky_by_source => Self::Sticky(source, f64::NEG_INFINITY),
+            _ => Self::Chance(0),
+        }
+    }
+
+    /// Whether this one replaces the one held.
+    fn takes(&mut self, endpoint: &Workload, dice: &mut Dice) -> bool {
+        match self {
+            Self::Chance(total) => {
+                let weight = u64::from(endpoint.capacity.max(1));
+                *total += weight;
+                dice.below(*total) < weight
+            }
+            Self::Sticky(source, highest) => {
+                let score = affinity::score(*source, endpoint);
+                let higher = score > *highest;
+                if higher {
+                    *highest = score;
+                }
+                higher
+            }
+        }
+    }
 }
 
 /// The port an endpoint serves a service's port on: its own map first, then the service's target
@@ -134,13 +196,13 @@ pub fn target_port(workload: &Workload, service: &Service, port: &ServicePort) -
         .or_else(|| workload.application_tunnel.map(|_| port.service_port))
 }
 
-/// The endpoints that can take a connection, each with how many preferences it meets.
+/// The endpoints that can take a connection, each with its rank.
 fn usable<'a>(
     snapshot: &'a Snapshot,
     service: &'a Service,
     port: &'a ServicePort,
     client: Client<'a>,
-) -> impl Iterator<Item = (usize, Choice)> + 'a {
+) -> impl Iterator<Item = (Rank, Choice)> + 'a {
     let balancing = &service.load_balancing;
     snapshot
         .endpoints(&service.name)
@@ -154,8 +216,9 @@ fn usable<'a>(
                 LoadBalancingMode::Unspecified | LoadBalancingMode::Passthrough => 0,
             };
             let address = SocketAddr::new(w.address()?, target_port(w, service, port)?);
+            let avoided = client.avoided.is_some_and(|a| a.contains(&address));
             let workload = w.clone();
-            Some((rank, Choice { workload, address }))
+            Some(((!avoided, rank), Choice { workload, address }))
         })
 }
 
@@ -185,10 +248,6 @@ fn same(scope: RoutingScope, client: Client<'_>, endpoint: &Workload) -> bool {
         RoutingScope::Cluster => from.cluster == endpoint.cluster,
         RoutingScope::Network => true,
     }
-}
-
-fn weight(workload: &Workload) -> u64 {
-    u64::from(workload.capacity.max(1))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What must hold of every choice, and shares by capacity.
 
+mod sticky;
+
 use super::*;
 use mesh_model::{
     AppProtocol, ApplicationTunnel, LoadBalancing, Resource, ServiceName, SnapshotBuilder,
@@ -209,13 +211,34 @@ proptest! {
         client in endpoint(99),
         balancing in balancing(),
         named in any::<bool>(),
+        avoid in vec(any::<bool>(), 6),
+        sticky in any::<bool>(),
         seed in any::<u64>(),
     ) {
         let mut s = service();
         s.load_balancing = balancing.clone();
         let port = ServicePort { target_port: if named { 0 } else { 8080 }, ..port() };
         s.ports = vec![port];
+        s.sticky_by_source = sticky;
         let snapshot = mesh(&s, &all);
+        let bad = |w: &Workload| {
+            let n: usize = w.name.strip_prefix("pod-").unwrap().parse().unwrap();
+            avoid[n]
+        };
+        let avoided: Avoided = all
+            .iter()
+            .filter(|w| bad(w))
+            .filter_map(|w| {
+                let target = w.services[&name()][0].target_port;
+                let target = if target == 0 { port.target_port } else { target };
+                Some(SocketAddr::new(w.address()?, target))
+            })
+            .collect();
+        let from = Client {
+            source: Some(IpAddr::from([10, 1, 0, 1])),
+            avoided: Some(&avoided),
+            ..Client::from(&client)
+        };
         let usable = |w: &Workload| {
             (w.health == Health::Healthy || balancing.health == HealthPolicy::AllowAll)
                 && w.network == client.network
@@ -227,32 +250,48 @@ proptest! {
         if balancing.mode == LoadBalancingMode::Strict {
             good.retain(|w| of(w) == balancing.preferences.len());
         }
-        let best = match balancing.mode {
-            LoadBalancingMode::Failover => good.iter().map(|w| of(w)).max().unwrap_or(0),
+        let near = |w: &Workload| match balancing.mode {
+            LoadBalancingMode::Failover => of(w),
             _ => 0,
         };
-        let listed = candidates(&snapshot, &s, &port, &client);
-        let expected: Vec<_> = good.iter().filter(|w| of(w) >= best).map(|w| &w.uid).collect();
+        // The oracle: all that are not avoided, or all if that is none; of them the nearest.
+        let mut left: Vec<&Workload> = good.iter().copied().filter(|w| !bad(w)).collect();
+        if left.is_empty() {
+            left = good.clone();
+        }
+        let best = left.iter().map(|w| near(w)).max().unwrap_or(0);
+        let listed = candidates(&snapshot, &s, &port, from);
+        let expected: Vec<_> = left.iter().filter(|w| near(w) == best).map(|w| &w.uid).collect();
         let got: Vec<_> = listed.iter().map(|(c, _)| &c.workload.uid).collect();
-        prop_assert_eq!(got, expected);
+        if sticky {
+            prop_assert_eq!(got.len(), expected.len().min(1));
+            prop_assert!(got.iter().all(|uid| expected.contains(uid)));
+        } else {
+            prop_assert_eq!(got, expected);
+        }
         prop_assert!(listed.iter().all(|(c, weight)| *weight == c.workload.capacity.max(1)));
 
-        let choice = choose(&snapshot, &s, &port, &client, &mut Dice::seeded(seed));
+        let choice = choose(&snapshot, &s, &port, from, &mut Dice::seeded(seed));
         prop_assert_eq!(choice.is_some(), !good.is_empty());
         if let Some(choice) = &choice {
             prop_assert!(listed.iter().any(|(c, _)| c == choice));
             prop_assert!(choice.address.port() != 0);
         }
 
-        let ordered = order(&snapshot, &s, &port, &client, &mut Dice::seeded(seed));
+        let ordered = order(&snapshot, &s, &port, from, &mut Dice::seeded(seed));
         prop_assert_eq!(ordered.len(), good.len().min(ORDER_MAX));
         let mut uids: Vec<_> = ordered.iter().map(|c| c.workload.uid.clone()).collect();
         uids.sort();
         uids.dedup();
         prop_assert_eq!(uids.len(), ordered.len());
         prop_assert!(ordered.iter().all(|c| good.iter().any(|w| w.uid == c.workload.uid)));
-        if balancing.mode == LoadBalancingMode::Failover {
-            prop_assert!(ordered.is_sorted_by_key(|c| usize::MAX - of(&c.workload)));
+        let key = |c: &Choice| (bad(&c.workload), usize::MAX - near(&c.workload));
+        prop_assert!(ordered.is_sorted_by_key(key));
+        if sticky {
+            // Chance has no say, and the order starts with the choice.
+            let again = choose(&snapshot, &s, &port, from, &mut Dice::seeded(!seed));
+            prop_assert_eq!(&again, &choice);
+            prop_assert_eq!(ordered.first(), choice.as_ref());
         }
     }
 }

@@ -7,6 +7,7 @@
 mod address;
 mod authorization;
 mod context;
+mod extensions;
 mod http_policy;
 mod listener;
 mod route;

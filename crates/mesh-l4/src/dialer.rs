@@ -55,6 +55,23 @@ impl DialError {
         }
     }
 
+    /// Whether the endpoint is to blame, so that it is better avoided for a while. A denial, a wrong
+    /// address (400) and what stopped us before we asked are not its fault.
+    pub(crate) fn blames_endpoint(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::NoIdentity { .. } => false,
+            Self::Tunnel(error) => match error.reason() {
+                Reason::TunnelRefused => matches!(error, TunnelError::Refused(500..)),
+                Reason::ConnectFailed
+                | Reason::ConnectTimeout
+                | Reason::TlsFailure
+                | Reason::TunnelFailure => true,
+                _ => false,
+            },
+        }
+    }
+
     /// Whether another endpoint may be tried: nothing of the session has reached this one.
     pub fn retry_is_safe(&self) -> bool {
         match self {

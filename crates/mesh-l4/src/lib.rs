@@ -6,10 +6,12 @@
 //! Nothing here looks into the bytes.
 
 mod dialer;
+mod ejector;
 mod reach;
 mod session;
 
 pub use dialer::{DialError, Dialer, Tunnels};
+pub use ejector::{Avoidance, Ejector};
 pub use mesh_hbone::UpstreamStream;
 pub use reach::{AttemptError, Reach};
 pub use session::{Session, SessionEnd, run_session};

@@ -1,8 +1,8 @@
 //! A target reached, or another endpoint of its service when nothing reached the first.
 
-use crate::DialError;
+use crate::{DialError, Ejector};
 use mesh_model::{Dice, Snapshot};
-use mesh_plan::{Client, Refusal, Target};
+use mesh_plan::{Client, Refusal, Target, TargetKind};
 use std::cell::RefCell;
 
 /// Why one attempt at a target failed.
@@ -34,6 +34,8 @@ pub struct Reach<'a> {
     pub client: &'a Client,
     /// Chance; not borrowed across an await.
     pub dice: &'a RefCell<Dice>,
+    /// Told how each attempt went.
+    pub ejector: &'a Ejector,
     /// Endpoints tried for one connection, the first included. Each may take the whole connect
     /// timeout, and the client waits meanwhile.
     pub attempts_max: usize,
@@ -54,11 +56,15 @@ impl Reach<'_> {
         let mut tried = Vec::new();
         loop {
             let error = match attempt(&target).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    self.note(&target, None);
+                    return Ok(stream);
+                }
                 Err(AttemptError::Ours(refusal)) => return Err(refusal),
                 Err(AttemptError::Dial(error)) => error,
             };
-            tried.push(target.destination);
+            self.note(&target, Some(&error));
+            tried.push(target.endpoint());
             let may = tried.len() < self.attempts_max && error.retry_is_safe();
             let next = if may {
                 let dice = &mut self.dice.borrow_mut();
@@ -68,6 +74,13 @@ impl Reach<'_> {
             };
             target = next.ok_or_else(|| Refusal::new(error.reason(), error.to_string()))?;
             tracing::debug!(%error, next = %target.destination, "trying another endpoint");
+        }
+    }
+
+    fn note(&self, target: &Target, failure: Option<&DialError>) {
+        // Where there is no choice there is nothing to avoid.
+        if target.kind != TargetKind::Passthrough {
+            self.ejector.note(target.endpoint(), failure);
         }
     }
 }

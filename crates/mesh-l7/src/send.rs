@@ -55,7 +55,7 @@ impl Sending<'_> {
                 Ok((response, lease)) => return Ok((response, Sent { lease, deadline })),
                 Err(error) => error,
             };
-            failed.push(target.destination);
+            failed.push(target.endpoint());
             match (error.unsent, self.another(&target, &failed)) {
                 (Some(unsent), Some(next)) => {
                     tracing::debug!(

@@ -156,6 +156,8 @@ pub struct Service {
     pub ip_families: IpFamilies,
     /// Who may know of it.
     pub visibility: Visibility,
+    /// Connections from one address go to one endpoint, as long as the endpoints stay the same.
+    pub sticky_by_source: bool,
 }
 
 impl Service {
@@ -174,6 +176,7 @@ impl Service {
             ingress_use_waypoint: false,
             ip_families: IpFamilies::Automatic,
             visibility: Visibility::Public,
+            sticky_by_source: false,
         }
     }
 

@@ -140,6 +140,8 @@ pub struct Workload {
     pub network_mode: NetworkMode,
     /// Weight among the endpoints of a service, at least 1.
     pub capacity: u32,
+    /// Its connections are encrypted even between pods of one node.
+    pub encrypt_same_node: bool,
 }
 
 impl Workload {
@@ -171,6 +173,7 @@ impl Workload {
             locality: Locality::default(),
             network_mode: NetworkMode::Standard,
             capacity: 1,
+            encrypt_same_node: false,
         }
     }
 

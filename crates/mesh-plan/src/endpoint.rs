@@ -34,10 +34,10 @@ pub fn retry_target(
     failed: &Target,
     dice: &mut Dice,
 ) -> Option<Target> {
-    retry_target_untried(snapshot, client, failed, &[failed.destination], dice)
+    retry_target_untried(snapshot, client, failed, &[failed.endpoint()], dice)
 }
 
-/// As [`retry_target`], for a second retry: none of the endpoints in `tried`.
+/// As [`retry_target`], for a second retry: none of the endpoints in `tried` ([`Target::endpoint`]).
 pub fn retry_target_untried(
     snapshot: &Snapshot,
     client: &Client,
@@ -46,7 +46,7 @@ pub fn retry_target_untried(
     dice: &mut Dice,
 ) -> Option<Target> {
     if failed.kind == TargetKind::Waypoint {
-        return waypoint::another(snapshot, client, failed, dice);
+        return waypoint::another(snapshot, client, failed, tried, dice);
     }
     let service = failed.service.as_ref()?;
     let port = service.port(failed.service_port?)?;

@@ -23,6 +23,7 @@ pub use endpoint::{retry_target, retry_target_untried, to_service, to_workload};
 pub use explain::{ExplainRequest, Explanation, explain};
 pub use http::{HttpForward, HttpPlan, HttpRedirect, HttpScope, http};
 pub use inbound::{inbound, inbound_protocol, plaintext};
+pub use mesh_balance::Avoided;
 pub use mesh_routing::HttpFacts;
 pub use outbound::outbound;
 pub use policies::{gateway_policies, sidecar_policies, waypoint_policies};
@@ -31,7 +32,7 @@ pub use tcp::tcp;
 pub use waypoint::{WaypointTarget, is_waypoint_of, waypoint};
 
 use mesh_model::{AppProtocol, Reason, Service, SpiffeId, Workload};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Who asks: the workload whose traffic a proxy carries, or the gateway or waypoint itself.
@@ -43,6 +44,11 @@ pub struct Client {
     pub network: Arc<str>,
     /// Its namespace: which of several services of one name or address it sees.
     pub namespace: Arc<str>,
+    /// The address its connection comes from, for services whose clients stick to one endpoint.
+    /// None: they do not. A proxy that carries others' connections gives theirs, not its own.
+    pub source: Option<IpAddr>,
+    /// Endpoints that it lately failed to reach.
+    pub avoided: Option<Arc<Avoided>>,
 }
 
 impl Client {
@@ -52,13 +58,43 @@ impl Client {
             workload: Some(workload.clone()),
             network: workload.network.clone(),
             namespace: workload.namespace.clone(),
+            source: None,
+            avoided: None,
         }
+    }
+
+    /// A client of which only the place is known.
+    pub fn at(network: impl Into<Arc<str>>, namespace: impl Into<Arc<str>>) -> Self {
+        Self {
+            workload: None,
+            network: network.into(),
+            namespace: namespace.into(),
+            source: None,
+            avoided: None,
+        }
+    }
+
+    /// The same, for a connection from an address.
+    #[must_use]
+    pub fn from_address(self, source: impl Into<Option<IpAddr>>) -> Self {
+        Self {
+            source: source.into(),
+            ..self
+        }
+    }
+
+    /// The same, with endpoints to avoid.
+    #[must_use]
+    pub fn avoiding(self, avoided: Option<Arc<Avoided>>) -> Self {
+        Self { avoided, ..self }
     }
 
     fn place(&self) -> mesh_balance::Client<'_> {
         mesh_balance::Client {
             network: &self.network,
             workload: self.workload.as_deref(),
+            source: self.source,
+            avoided: self.avoided.as_deref(),
         }
     }
 }
@@ -121,6 +157,16 @@ pub struct Target {
     pub app_protocol: AppProtocol,
     /// Pod and target port for an endpoint; else the address asked for.
     pub destination: SocketAddr,
+}
+
+impl Target {
+    /// What tells this endpoint, or this instance of a waypoint, from others in the choice of one.
+    pub fn endpoint(&self) -> SocketAddr {
+        match self.kind {
+            TargetKind::Waypoint => self.address,
+            TargetKind::Endpoint | TargetKind::Passthrough => self.destination,
+        }
+    }
 }
 
 /// Why nothing is connected to.

@@ -143,11 +143,12 @@ pub(crate) fn target(
     })
 }
 
-/// Another instance of the waypoint of a target that failed.
+/// Another instance of the waypoint of a target that failed, not one of those tried.
 pub(crate) fn another(
     snapshot: &Snapshot,
     client: &Client,
     failed: &Target,
+    tried: &[SocketAddr],
     dice: &mut Dice,
 ) -> Option<Target> {
     let me = failed.workload.as_deref()?;
@@ -163,7 +164,7 @@ pub(crate) fn another(
     let port = hbone_port(service, at);
     let choice = mesh_balance::order(snapshot, service, &port, client.place(), dice)
         .into_iter()
-        .find(|choice| choice.address != failed.address)?;
+        .find(|choice| !tried.contains(&choice.address))?;
     let Transport::Hbone { authority, .. } = &failed.transport else {
         return None;
     };

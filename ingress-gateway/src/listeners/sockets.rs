@@ -149,7 +149,7 @@ async fn serve(worker: &Worker, stream: TcpStream, peer: SocketAddr, port: u16) 
         peer,
         local: SocketAddr::new(local.ip().to_canonical(), local.port()),
         port,
-        client: table.client.clone(),
+        client: table.client.clone().from_address(peer.ip()),
     };
     match table.ports.get(&port).map(|port| &**port) {
         // Boxed, so that a connection's task is as large as its own kind and not as the largest.

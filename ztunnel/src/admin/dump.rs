@@ -6,8 +6,10 @@ mod pod;
 mod service;
 
 use crate::node::Node;
+use crate::pods::Pod;
 use certificate::CertificateDump;
 use mesh_discovery::DiscoveryStatus;
+use mesh_l4::Avoidance;
 use mesh_model::{
     Action, AuthorizationPolicy, GatewayAddress, GatewayDestination, Health, NetworkMode,
     PolicyScope, ServicePort, TunnelProtocol, Workload,
@@ -16,6 +18,7 @@ use pod::PodDump;
 use serde::Serialize;
 use service::ServiceDump;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The whole page.
 #[derive(Serialize)]
@@ -31,6 +34,8 @@ pub(super) struct ConfigDump<'a> {
     config: ConfigText<'a>,
     version: VersionDump,
     connections: usize,
+    /// Endpoints put aside because they could not be reached, by the pod that failed.
+    avoided: BTreeMap<String, Vec<Avoidance>>,
 }
 
 impl<'a> ConfigDump<'a> {
@@ -53,6 +58,7 @@ impl<'a> ConfigDump<'a> {
             config: ConfigText { settings: config },
             version: VersionDump::new(),
             connections: node.limit.used(),
+            avoided: avoided(node),
         }
     }
 }
@@ -82,6 +88,17 @@ impl VersionDump {
             istio_version: env!("CARGO_PKG_VERSION"),
         }
     }
+}
+
+fn avoided(node: &Node) -> BTreeMap<String, Vec<Avoidance>> {
+    let of_pod = |pod: &Arc<Pod>| {
+        let info = &pod.spec.info;
+        let name = format!("{}/{}", info.namespace, info.name);
+        (name, pod.ejector.list())
+    };
+    let all = node.running.list();
+    let all = all.iter().map(of_pod);
+    all.filter(|(_, list)| !list.is_empty()).collect()
 }
 
 #[derive(Serialize)]

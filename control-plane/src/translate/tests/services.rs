@@ -290,3 +290,83 @@ fn of_entries_of_one_host_the_first_is_canonical() {
     assert!(made.service("demo/api.example.com").canonical);
     assert!(!made.service("other/api.example.com").canonical);
 }
+
+#[test]
+fn clients_stick_to_an_endpoint_where_the_service_asks() {
+    let plain = service("shop", "10.96.0.1", "");
+    let sticky = plain.replace("  selector:", "  sessionAffinity: ClientIP\n  selector:");
+    let name = "demo/shop.demo.svc.cluster.local";
+    assert!(!translated(&[&plain]).service(name).sticky_by_source);
+    assert!(translated(&[&sticky]).service(name).sticky_by_source);
+    let none = sticky.replace("ClientIP", "None");
+    assert!(!translated(&[&none]).service(name).sticky_by_source);
+}
+
+/// The weights of a service's waypoints, by its metadata.
+fn weights(metadata: &str) -> Vec<u32> {
+    let gateway = |name: &str, more: &str| {
+        WAYPOINT.replace(
+            "metadata: {name: waypoint, namespace: demo}",
+            &format!("metadata: {{name: {name}, namespace: demo{more}}}"),
+        )
+    };
+    let backs = |name: &str, ip: &str| {
+        let label = format!("{{gateway.networking.k8s.io/gateway-name: {name}}}");
+        pod(&format!("{name}-1"), ip, &label, "{}")
+    };
+    let made = translated(&[
+        &gateway("waypoint", ""),
+        &backs("waypoint", "10.0.0.8"),
+        &service("shop", "10.96.0.1", metadata),
+        &gateway("next", ""),
+        &backs("next", "10.0.0.9"),
+        &gateway("waiting", ""),
+        &gateway("pods", ", labels: {istio.io/waypoint-for: workload}"),
+        &backs("pods", "10.0.0.10"),
+    ]);
+    let service = made.service("demo/shop.demo.svc.cluster.local");
+    let weighted = &service.weighted_waypoints;
+    if let Some(first) = weighted.first() {
+        assert_eq!(Some(&first.destination), service.waypoint.as_ref());
+    }
+    weighted.iter().map(|w| w.weight).collect()
+}
+
+#[test]
+fn a_canary_takes_its_share_of_a_services_waypoint() {
+    let asks = |labels: &str, weight: &str| {
+        let labels = format!(", labels: {{istio.io/use-waypoint: waypoint{labels}}}");
+        let weight = format!("{{istio.io/use-waypoint-canary-weight: \"{weight}\"}}");
+        weights(&format!("{labels}, annotations: {weight}"))
+    };
+    let canary = ", istio.io/use-waypoint-canary: next";
+    assert_eq!(asks(canary, "10"), [90, 10]);
+    assert_eq!(asks(canary, "100"), [0, 100]);
+    let elsewhere =
+        ", istio.io/use-waypoint-canary: next, istio.io/use-waypoint-canary-namespace: demo";
+    assert_eq!(asks(elsewhere, "10"), [90, 10]);
+    // What is not there, not ready, not for services or not a share leaves all with the waypoint.
+    for (labels, weight) in [
+        ("", "10"),
+        (canary, "0"),
+        (canary, "101"),
+        (canary, "-1"),
+        (canary, "half"),
+        (", istio.io/use-waypoint-canary: none", "10"),
+        (", istio.io/use-waypoint-canary: gone", "10"),
+        (", istio.io/use-waypoint-canary: waiting", "10"),
+        (", istio.io/use-waypoint-canary: pods", "10"),
+        (
+            ", istio.io/use-waypoint-canary: next, istio.io/use-waypoint-canary-namespace: other",
+            "10",
+        ),
+    ] {
+        assert_eq!(asks(labels, weight), Vec::<u32>::new(), "{labels} {weight}");
+    }
+}
+
+#[test]
+fn without_a_waypoint_there_is_no_canary() {
+    let metadata = ", labels: {istio.io/use-waypoint-canary: next}, annotations: {istio.io/use-waypoint-canary-weight: \"10\"}";
+    assert_eq!(weights(metadata), Vec::<u32>::new());
+}

@@ -235,3 +235,15 @@ spec:
     assert!(made.pod("demo/a").waypoint.is_some());
     assert!(made.pod("demo/b").waypoint.is_none());
 }
+
+#[test]
+fn a_pod_or_the_mesh_asks_for_encryption_within_a_node() {
+    let encrypted = |labels: &str, annotations: &str| {
+        let made = translated(&[&pod("a", "10.0.0.1", labels, annotations)]);
+        made.pod("demo/a").encrypt_same_node
+    };
+    assert!(!encrypted("{}", "{}"));
+    assert!(encrypted("{strata.dev/same-node: encrypt}", "{}"));
+    assert!(encrypted("{}", "{strata.dev/same-node: encrypt}"));
+    assert!(!encrypted("{}", "{strata.dev/same-node: direct}"));
+}

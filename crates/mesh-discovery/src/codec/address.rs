@@ -2,6 +2,7 @@
 
 use super::DecodeError;
 use super::context::{Context, bytes_of};
+use super::extensions;
 use mesh_model::{
     AppProtocol, ApplicationTunnel, Cidr, GatewayAddress, GatewayDestination, Health, HealthPolicy,
     IpFamilies, LoadBalancing, LoadBalancingMode, Locality, NetworkAddress, NetworkMode,
@@ -81,7 +82,7 @@ pub(super) fn of_workload(w: &Workload) -> wire::Address {
             NetworkMode::HostNetwork => wire::NetworkMode::HostNetwork,
         }
         .into(),
-        extensions: Vec::new(),
+        extensions: extensions::of_workload(w),
         capacity: (w.capacity != 1).then_some(w.capacity),
     };
     wire::Address {
@@ -116,7 +117,7 @@ pub(super) fn of_service(s: &Service) -> wire::Address {
             IpFamilies::Dual => wire::IpFamilies::Dual,
         }
         .into(),
-        extensions: Vec::new(),
+        extensions: extensions::of_service(s),
         canonical: s.canonical,
         ingress_use_waypoint: s.ingress_use_waypoint,
         weighted_waypoints: s
@@ -267,6 +268,7 @@ fn workload(cx: &Context<'_>, w: wire::Workload) -> Result<Workload, DecodeError
             wire::NetworkMode::HostNetwork => NetworkMode::HostNetwork,
         },
         capacity: w.capacity.unwrap_or(1).max(1),
+        encrypt_same_node: extensions::workload(cx, &w.extensions)?.encrypt_same_node,
         name: w.name.into(),
         namespace: w.namespace.into(),
     })
@@ -373,6 +375,7 @@ fn service(cx: &Context<'_>, s: wire::Service) -> Result<Service, DecodeError> {
             wire::Visibility::Public => Visibility::Public,
             wire::Visibility::Namespace => Visibility::Namespace,
         },
+        sticky_by_source: extensions::service(cx, &s.extensions)?.sticky_by_source,
     })
 }
 

@@ -99,6 +99,8 @@ struct YamlWorkload {
     #[serde(default)]
     network_mode: YamlNetworkMode,
     capacity: Option<u32>,
+    #[serde(default)]
+    encrypt_same_node: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -175,6 +177,8 @@ struct YamlService {
     ingress_use_waypoint: bool,
     ip_families: Option<YamlIpFamilies>,
     visibility: Option<YamlVisibility>,
+    #[serde(default)]
+    sticky_by_source: bool,
 }
 
 #[derive(Deserialize)]
@@ -344,6 +348,7 @@ fn workload(y: YamlWorkload) -> Result<Workload, String> {
         YamlNetworkMode::HostNetwork => NetworkMode::HostNetwork,
     };
     w.capacity = y.capacity.unwrap_or(1).max(1);
+    w.encrypt_same_node = y.encrypt_same_node;
     Ok(w)
 }
 
@@ -416,6 +421,7 @@ fn service(y: YamlService) -> Result<Service, String> {
     if let Some(YamlVisibility::Namespace) = y.visibility {
         s.visibility = Visibility::Namespace;
     }
+    s.sticky_by_source = y.sticky_by_source;
     if let Some(lb) = y.load_balancer {
         s.load_balancing = load_balancing(&lb);
     }

@@ -6,6 +6,7 @@ use mesh_model::{
     Workload,
 };
 use mesh_net::ConnectError;
+use mesh_telemetry::Metrics;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -45,15 +46,13 @@ async fn tried(
     fail: fn(SocketAddr) -> AttemptError,
 ) -> (Vec<SocketAddr>, Refusal) {
     let snapshot = mesh(pods);
-    let client = Client {
-        workload: None,
-        network: "".into(),
-        namespace: "demo".into(),
-    };
+    let client = Client::at("", "demo");
     let dice = RefCell::new(Dice::seeded(7));
     let vip = "10.96.0.1:80".parse().unwrap();
     let first = mesh_plan::outbound(&snapshot, &client, vip, &mut dice.borrow_mut()).unwrap();
+    let ejector = Ejector::new(&Metrics::new("test"));
     let reach = Reach {
+        ejector: &ejector,
         snapshot: &snapshot,
         client: &client,
         dice: &dice,
@@ -90,4 +89,46 @@ async fn what_may_have_been_acted_on_and_what_is_our_fault_is_not_tried_again() 
     let ours = |_| AttemptError::Ours(Refusal::new(Reason::NoIdentity, "none"));
     let (once, refused) = tried(5, 3, ours).await;
     assert_eq!((once.len(), refused.reason), (1, Reason::NoIdentity));
+}
+
+#[tokio::test]
+async fn an_endpoint_that_failed_is_not_chosen_until_its_time_is_over() {
+    tokio::time::pause();
+    let snapshot = mesh(3);
+    let vip = "10.96.0.1:80".parse().unwrap();
+    let dice = RefCell::new(Dice::seeded(3));
+    let ejector = Ejector::new(&Metrics::new("test"));
+    let bad: SocketAddr = "10.0.0.2:8080".parse().unwrap();
+    let connect = async |attempts: &RefCell<Vec<SocketAddr>>| {
+        let client = Client::at("", "demo").avoiding(ejector.avoided());
+        let reach = Reach {
+            snapshot: &snapshot,
+            client: &client,
+            dice: &dice,
+            ejector: &ejector,
+            attempts_max: 2,
+        };
+        let planned = mesh_plan::outbound(&snapshot, &client, vip, &mut dice.borrow_mut());
+        let opened = reach.open(planned.unwrap(), async |target: &Target| {
+            attempts.borrow_mut().push(target.destination);
+            if target.destination == bad {
+                return Err(timeout(target.destination));
+            }
+            Ok(())
+        });
+        opened.await.unwrap();
+    };
+    let attempts = RefCell::new(Vec::new());
+    for _ in 0..100 {
+        connect(&attempts).await;
+    }
+    let failures = |attempts: &RefCell<Vec<SocketAddr>>| {
+        attempts.borrow().iter().filter(|a| **a == bad).count()
+    };
+    assert_eq!(failures(&attempts), 1);
+    tokio::time::advance(mesh_balance::AVOID_MIN).await;
+    for _ in 0..100 {
+        connect(&attempts).await;
+    }
+    assert_eq!(failures(&attempts), 2);
 }

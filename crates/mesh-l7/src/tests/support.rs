@@ -281,11 +281,7 @@ pub(super) fn backend(name: &ServiceName, weight: u32) -> WeightedBackend {
 fn context(snapshots: watch::Receiver<Arc<Snapshot>>) -> ConnectionContext {
     ConnectionContext {
         snapshots,
-        client: Client {
-            workload: None,
-            network: "".into(),
-            namespace: "demo".into(),
-        },
+        client: Client::at("", "demo"),
         source: Party::default(),
         peer_address: ([127, 0, 0, 1], 1).into(),
         destination: ([10, 96, 0, 1], PORT).into(),

@@ -33,7 +33,8 @@ impl Walk<'_> {
             return self.end(hop, Refusal::new(decision.reason, decision.detail));
         }
         self.waypoint = Some(me.object_name());
-        let (client, own) = (Client::of(me), Peer::of(me));
+        let client = Client::of(me).from_address(peer.ip);
+        let own = Peer::of(me);
         match served {
             WaypointTarget::Service { service, port } if http => {
                 let scope = HttpScope::Service {

@@ -26,14 +26,9 @@ impl Walk<'_> {
     ) -> End {
         self.origin = format!("an internet client of gateway {gateway}");
         let workload = workload_of(self.snapshot, gateway);
-        let client = workload.as_ref().map_or_else(
-            || Client {
-                workload: None,
-                network: "".into(),
-                namespace: gateway.namespace.clone(),
-            },
-            Client::of,
-        );
+        let client = workload
+            .as_ref()
+            .map_or_else(|| Client::at("", gateway.namespace.clone()), Client::of);
         let service = question::service(self.snapshot, &client, &request.to);
         let host = match &service {
             Some(service) => public_host(self.snapshot, gateway, service),

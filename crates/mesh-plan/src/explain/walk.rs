@@ -67,7 +67,7 @@ impl<'a> Walk<'a> {
                 self.leave_gateway(&gateway, listener.as_deref(), request)
             }
             Source::Pod(pod) => {
-                let client = Client::of(&pod);
+                let client = Client::of(&pod).from_address(pod.address());
                 self.origin = pod.object_name().to_string();
                 let asked = question::asked(self.snapshot, &client, request)?;
                 self.message = Message::new(request, &asked.host);

@@ -81,6 +81,7 @@ impl Gateway {
         let (scope, drain, readiness) = (Scope::new(), Drain::new(), Readiness::new());
         let records = metrics.tap_records(256);
         let shared = Arc::new(Shared {
+            ejector: mesh_l4::Ejector::new(&metrics),
             edge,
             snapshots: receiver.clone(),
             table,

@@ -75,7 +75,7 @@ prop_compose! {
         names in (text(), text(), text(), text(), text(), text()),
         addresses in vec(ip(), 0..3),
         hostname in option::of(text()),
-        flags in any::<[bool; 4]>(),
+        flags in any::<[bool; 5]>(),
         gateways in (option::of(gateway()), option::of(gateway())),
         services in proptest::collection::btree_map(service_name(), vec(port(), 0..3), 0..3),
         authorization_policies in vec(object(), 0..3),
@@ -102,6 +102,7 @@ prop_compose! {
             w.network_mode = NetworkMode::HostNetwork;
         }
         w.native_tunnel = flags[3];
+        w.encrypt_same_node = flags[4];
         w.waypoint = gateways.0;
         w.network_gateway = gateways.1;
         w.services = services;
@@ -132,11 +133,11 @@ prop_compose! {
             LoadBalancingMode::Unspecified, LoadBalancingMode::Strict,
             LoadBalancingMode::Failover, LoadBalancingMode::Passthrough,
         ]),
-        flags in any::<[bool; 3]>(),
         ip_families in select(vec![
             IpFamilies::Automatic, IpFamilies::V4Only, IpFamilies::V6Only, IpFamilies::Dual,
         ]),
         visibility in select(vec![Visibility::Public, Visibility::Namespace]),
+        flags in any::<[bool; 4]>(),
     ) -> Service {
         let mut s = Service::new(name, &short_name);
         s.vips = vips;
@@ -153,6 +154,7 @@ prop_compose! {
         s.ingress_use_waypoint = flags[2];
         s.ip_families = ip_families;
         s.visibility = visibility;
+        s.sticky_by_source = flags[3];
         s
     }
 }
