@@ -25,7 +25,8 @@ pub fn proxy_v2(data: &[u8]) {
     assert_eq!(asked.is_some(), told);
     let Some(to) = asked else { return };
     assert_eq!(to.port(), authority.port());
-    let at = app_tunnel::target(&local, to);
+    assert_eq!(app_tunnel::target(&local, to, false).ip(), to.ip());
+    let at = app_tunnel::target(&local, to, true);
     assert!(at.ip().is_loopback() && at.is_ipv4() == to.is_ipv4());
 
     let header = app_tunnel::header(from, to, identity.as_ref());

@@ -42,14 +42,19 @@ pub(crate) fn set_target(record: &mut ConnectionRecord, target: &Target) {
     record.set_service(target.service.clone());
 }
 
-/// A peer whose address is not known, as the baggage of its CONNECT describes it: a gateway of another
-/// network tells for whom it speaks (interop/telemetry.md section 2). For telemetry only.
-pub(crate) fn told(mut peer: Party, baggage: Option<&Baggage>) -> Party {
-    if let (None, Some(baggage)) = (&peer.workload, baggage)
+/// A peer as the baggage of its CONNECT describes it, where that is all there is: its address is not
+/// known, or it is a client of another `network` and the address is a gateway's, which tells for whom
+/// it speaks (interop/telemetry.md section 2). For telemetry only.
+pub(crate) fn told(mut peer: Party, baggage: Option<&Baggage>, network: Option<&str>) -> Party {
+    if (peer.workload.is_none() || network.is_some())
+        && let Some(baggage) = baggage
         && !baggage.namespace.is_empty()
     {
         let name = &baggage.workload_name;
         let mut workload = Workload::new("", &baggage.namespace, name);
+        if let Some(network) = network {
+            workload.network = network.into();
+        }
         workload.workload_name = name.as_str().into();
         workload.canonical_name = baggage.service_name.as_str().into();
         workload.canonical_revision = baggage.service_version.as_str().into();
@@ -95,6 +100,14 @@ pub(crate) fn response_headers(local: &Workload) -> HeaderMap {
     headers
 }
 
+/// The network of a client that came through a gateway from another one than ours, as the gateway tells
+/// it (interop/hbone.md, "CONNECT request").
+pub(crate) fn other_network(headers: &HeaderMap, network: &str) -> Option<String> {
+    let theirs = headers.get("x-forwarded-network")?.to_str().ok()?;
+    let other = !theirs.is_empty() && !theirs.eq_ignore_ascii_case(network);
+    other.then(|| theirs.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +121,9 @@ mod tests {
             service_name: "shop-app".into(),
             ..Baggage::default()
         };
-        let peer = told(Party::default(), Some(&baggage)).workload.unwrap();
+        let peer = told(Party::default(), Some(&baggage), None)
+            .workload
+            .unwrap();
         assert_eq!((&*peer.namespace, &*peer.workload_name), ("demo", "shop"));
         assert_eq!(
             (&*peer.canonical_name, &*peer.cluster),
@@ -118,8 +133,40 @@ mod tests {
             workload: Some(Arc::new(Workload::new("u", "other", "w"))),
             ..Party::default()
         };
-        let peer = told(known, Some(&baggage)).workload.unwrap();
+        let peer = told(known, Some(&baggage), None).workload.unwrap();
         assert_eq!(&*peer.namespace, "other");
-        assert!(told(Party::default(), None).workload.is_none());
+        assert!(told(Party::default(), None, None).workload.is_none());
+    }
+
+    #[test]
+    fn a_client_of_another_network_is_who_it_says() {
+        let headers = |network: &'static str| {
+            let header = (
+                "x-forwarded-network".parse().unwrap(),
+                network.parse().unwrap(),
+            );
+            HeaderMap::from_iter([header])
+        };
+        let network = other_network(&headers("west"), "east").unwrap();
+        let value = "k8s.namespace.name=far,k8s.deployment.name=shop,service.name=web";
+        let baggage = Baggage::parse(&value.parse().unwrap());
+        let gateway = Party {
+            workload: Some(Arc::new(Workload::new("u", "istio-system", "gateway"))),
+            ..Party::default()
+        };
+        let peer = told(gateway.clone(), Some(&baggage), Some(&network));
+        let client = peer.workload.unwrap();
+        let names = (
+            &*client.namespace,
+            &*client.workload_name,
+            &*client.canonical_name,
+        );
+        assert_eq!(names, ("far", "shop", "web"));
+        assert_eq!(&*client.network, "west");
+        let silent = told(gateway, None, Some(&network)).workload.unwrap();
+        assert_eq!(&*silent.namespace, "istio-system");
+        assert!(other_network(&headers("EAST"), "east").is_none());
+        assert!(other_network(&headers(""), "east").is_none());
+        assert!(other_network(&HeaderMap::new(), "east").is_none());
     }
 }

@@ -8,7 +8,7 @@ mod app_tunnel;
 
 use crate::application::{self, Admission};
 use crate::limits::Permit;
-use crate::pods::{Worker, accept_each};
+use crate::pods::{Pod, Worker, accept_each};
 use crate::{facts, local};
 use http::HeaderMap;
 use mesh_hbone::{Baggage, Forwarded, Incoming};
@@ -19,6 +19,7 @@ use mesh_telemetry::{ConnectionRecord, Party, Security, Transport};
 use mesh_tls::{PeerTrust, Session};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 
 /// One tunnel whose handshake is done; shared by its streams.
@@ -97,29 +98,46 @@ async fn handshake(
 }
 
 /// What a CONNECT says, apart from the stream it opens.
-struct Asked {
-    authority: String,
-    service_host: Option<String>,
+pub(crate) struct Asked {
+    /// The target.
+    pub(crate) authority: String,
+    /// Host name of the service, as far as the client names it.
+    pub(crate) service_host: Option<String>,
     /// Who the client says it is; shown where nothing better is known.
-    baggage: Option<Baggage>,
+    pub(crate) baggage: Option<Baggage>,
+    /// The client's network, when it is another than ours.
+    pub(crate) other_network: Option<String>,
+}
+
+/// Who connects, and to which pod.
+pub(crate) struct Caller<'a> {
+    /// The pod connected to.
+    pub(crate) pod: &'a Arc<Pod>,
+    /// The TCP peer.
+    pub(crate) peer: SocketAddr,
+    /// Whom it proved to be.
+    pub(crate) identity: &'a SpiffeId,
+    /// The pod's address that it connected to.
+    pub(crate) local_ip: IpAddr,
 }
 
 impl Asked {
-    fn of(incoming: &Incoming) -> Self {
+    fn of(incoming: &Incoming, network: &str) -> Self {
         let forwarded = incoming.headers().get("forwarded").map(Forwarded::parse);
         Self {
             authority: incoming.authority().to_owned(),
             service_host: forwarded.and_then(|f| f.host),
             baggage: incoming.headers().get("baggage").map(Baggage::parse),
+            other_network: facts::other_network(incoming.headers(), network),
         }
     }
 }
 
 /// Carries one stream.
 async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
-    let asked = Asked::of(&incoming);
-    let at = SocketAddr::new(tunnel.local_ip, mesh_model::PORT_HBONE);
     let pod = &tunnel.worker.pod;
+    let asked = Asked::of(&incoming, &pod.node.proxy.network);
+    let at = SocketAddr::new(tunnel.local_ip, mesh_model::PORT_HBONE);
     let mut facts = facts::inbound(tunnel.peer, Some(at));
     facts.hbone_address = Some(asked.authority.clone());
     facts.security = Security::MutualTls;
@@ -129,8 +147,14 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     let mut record = pod.node.metrics.connection(facts);
 
     // Before the 200: everything that may fail.
+    let caller = Caller {
+        pod,
+        peer: tunnel.peer,
+        identity: &tunnel.identity,
+        local_ip: tunnel.local_ip,
+    };
     let opened = tokio::select! {
-        opened = Box::pin(open(&tunnel, &asked, &mut record)) => opened,
+        opened = Box::pin(open(&caller, &asked, &mut record)) => opened,
         () = incoming.abandoned() => {
             Err(Refusal::new(Reason::DownstreamReset, "the client gave up"))
         }
@@ -165,20 +189,24 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
 }
 
 /// What is ready when a stream may be answered 200.
-struct Opened {
-    app: TcpStream,
-    answer: HeaderMap,
-    admission: Admission,
-    _permit: Permit,
+pub(crate) struct Opened {
+    /// The application.
+    pub(crate) app: TcpStream,
+    /// The headers of the 200.
+    pub(crate) answer: HeaderMap,
+    /// What the peer was let in by.
+    pub(crate) admission: Admission,
+    /// Its place.
+    pub(crate) _permit: Permit,
 }
 
 /// Everything that may fail before the 200; each failure is one refusal.
-async fn open(
-    tunnel: &Tunnel,
+pub(crate) async fn open(
+    caller: &Caller<'_>,
     asked: &Asked,
     record: &mut ConnectionRecord,
 ) -> Result<Opened, Refusal> {
-    let pod = &tunnel.worker.pod;
+    let pod = caller.pod;
     let node = &pod.node;
 
     // 1. Room, and a workload to be.
@@ -186,7 +214,7 @@ async fn open(
     let mut local = pod.local.clone();
     let known = local::known(&mut local, &pod.spec.info).await?;
     let workload = &known.workload;
-    let at = SocketAddr::new(tunnel.local_ip, mesh_model::PORT_HBONE);
+    let at = SocketAddr::new(caller.local_ip, mesh_model::PORT_HBONE);
     record.set_destination(Party {
         workload: Some(workload.clone()),
         identity: workload.identity(),
@@ -199,35 +227,34 @@ async fn open(
         .authority
         .parse()
         .map_err(|e| Refusal::new(Reason::BadRequest, format!("{e}")))?;
-    let destination = mesh_plan::inbound(&snapshot, workload, tunnel.local_ip, &authority)?;
+    let destination = mesh_plan::inbound(&snapshot, workload, caller.local_ip, &authority)?;
     let network = &node.proxy.network;
-    let source = facts::peer(&snapshot, network, tunnel.peer, Some(&tunnel.identity));
-    let baggage = asked
-        .baggage
-        .as_ref()
-        .filter(|_| node.proxy.response_baggage);
-    record.set_source(facts::told(source, baggage));
+    let source = facts::peer(&snapshot, network, caller.peer, Some(caller.identity));
+    let other_network = asked.other_network.as_deref();
+    let believed = node.proxy.response_baggage || other_network.is_some();
+    let baggage = asked.baggage.as_ref().filter(|_| believed);
+    record.set_source(facts::told(source, baggage, other_network));
     let host = asked.service_host.as_deref();
     let service = facts::service_asked(&snapshot, workload, host, destination.port());
     record.set_service(service);
 
     // 3. May the peer?
     let admission = Admission {
-        identity: Some(tunnel.identity.clone()),
-        source_ip: tunnel.peer.ip(),
+        identity: Some(caller.identity.clone()),
+        source_ip: caller.peer.ip(),
         destination,
         local,
     };
     admission.check(&known.policies, record, node)?;
 
     // 4. The application.
-    let target = app_tunnel::target(workload, destination);
+    let target = app_tunnel::target(workload, destination, node.proxy.app_tunnel_on_loopback);
     let app = match app_tunnel::asked_address(&snapshot, workload, &authority) {
         Some(asked) => {
-            let header = app_tunnel::header(tunnel.peer, asked, Some(&tunnel.identity));
+            let header = app_tunnel::header(caller.peer, asked, Some(caller.identity));
             application::connect_told(pod, target, &header).await?
         }
-        None => application::connect(pod, target, tunnel.peer.ip()).await?,
+        None => application::connect(pod, target, caller.peer.ip()).await?,
     };
     let answer = if node.proxy.response_baggage {
         facts::response_headers(workload)

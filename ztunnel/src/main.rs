@@ -15,6 +15,7 @@ mod local;
 mod node;
 mod outbound;
 mod pods;
+mod same_node;
 mod settings;
 
 use clap::Parser;

@@ -3,12 +3,13 @@
 //! Accept, original destination, plan, connect (plain or through a tunnel), session, one end record.
 
 use crate::pods::{Worker, accept_each};
+use crate::same_node::{self, Near};
 use crate::{facts, limits::Permit, local};
 use mesh_l4::{AttemptError, Dialer, Reach, Tunnels, UpstreamStream, run_session};
 use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, Snapshot};
 use mesh_net::ConnectOptions;
 use mesh_plan::{Client, Refusal, Target, Transport};
-use mesh_telemetry::{ConnectionRecord, Party};
+use mesh_telemetry::{ConnectionRecord, Party, Transport as Carried};
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -52,14 +53,23 @@ pub(crate) async fn serve(
     // Boxed: what it needs is given back before the session, most of which is idle.
     let reached = Box::pin(reach(worker, client, at, destination, &mut record)).await;
     match reached {
-        Ok(upstream) => {
+        Ok(Reached::Far(upstream)) => {
             if let Some(group) = upstream.key_exchange() {
                 record.set_tls_group(Some(group));
             }
             run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
         }
+        Ok(Reached::Near(near)) => near.carry(stream, record, &worker.pod).await,
         Err(refusal) => record.end(refusal.reason, Some(refusal.detail)),
     }
+}
+
+/// A server that was reached.
+enum Reached {
+    /// Through a tunnel, or in plain text.
+    Far(UpstreamStream),
+    /// Within this process.
+    Near(Box<Near>),
 }
 
 /// Everything that may fail before bytes flow; each failure is one refusal.
@@ -69,7 +79,7 @@ async fn reach(
     at: SocketAddr,
     destination: SocketAddr,
     record: &mut ConnectionRecord,
-) -> Result<UpstreamStream, Refusal> {
+) -> Result<Reached, Refusal> {
     let pod = &worker.pod;
 
     // 1. Not in circles. A redirected connection is accepted on loopback: it is the client's
@@ -123,7 +133,7 @@ async fn connect(
     client: SocketAddr,
     target: Target,
     record: &mut ConnectionRecord,
-) -> Result<UpstreamStream, Refusal> {
+) -> Result<Reached, Refusal> {
     let reach = Reach {
         snapshot,
         client: asking,
@@ -133,7 +143,15 @@ async fn connect(
     };
     let attempt = async |target: &Target| {
         facts::set_target(record, target);
-        dial(worker, asking, client, target).await
+        if let (Some(workload), Some(pod)) =
+            (&asking.workload, same_node::pod_of(worker, asking, target))
+        {
+            record.set_transport(Carried::Node);
+            let near = same_node::open(worker, workload, client, target, pod).await?;
+            return Ok(Reached::Near(Box::new(near)));
+        }
+        let far = dial(worker, asking, client, target).await?;
+        Ok(Reached::Far(far))
     };
     reach.open(target, attempt).await
 }

@@ -27,6 +27,15 @@ pub(crate) enum Mode {
     Dedicated,
 }
 
+/// How connections between two pods of this process are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum SameNode {
+    /// By the process, without TLS.
+    Direct,
+    /// As between nodes.
+    Encrypt,
+}
+
 /// Flags and environment as given. Names follow interop/migrate.md section 2.
 #[derive(Debug, Parser)]
 #[command(
@@ -101,6 +110,19 @@ pub(crate) struct Flags {
         action = clap::ArgAction::Set
     )]
     response_baggage: bool,
+    /// Connect to applications that are told who connects (PROXY protocol) on loopback; with `false`
+    /// on the pod's address.
+    #[arg(
+        long,
+        env = "LOCALHOST_APP_TUNNEL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    localhost_app_tunnel: bool,
+    /// Connections between two pods of this process: `direct` carries them without TLS, `encrypt` as
+    /// between nodes. A pod may ask for `encrypt` itself.
+    #[arg(long, env = "SAME_NODE", value_enum, default_value = "direct")]
+    same_node: SameNode,
     /// Address the pods' listeners bind: `::` takes both families, and falls back to IPv4.
     #[arg(long, env = "BIND_ADDRESS", default_value_t = IpAddr::V6(Ipv6Addr::UNSPECIFIED))]
     bind_address: IpAddr,
@@ -324,6 +346,8 @@ impl Flags {
             port_reuse: self.inpod_port_reuse,
             mark,
             original_source: self.original_source,
+            app_tunnel_on_loopback: self.localhost_app_tunnel,
+            same_node: self.same_node == SameNode::Direct,
             response_baggage: self.response_baggage,
             policy_info_logging: self.process.policy.policy_info_logging,
             node_name: self.place.node_name.as_str().into(),

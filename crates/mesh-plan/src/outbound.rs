@@ -3,8 +3,11 @@
 use crate::waypoint::{self, Asked};
 use crate::{Client, Refusal, Target, TargetKind, Transport, is_waypoint_of};
 use crate::{to_service, to_workload};
-use mesh_model::{AppProtocol, Dice, GatewayAddress, LoadBalancingMode, Service, Snapshot};
-use std::net::SocketAddr;
+use mesh_model::{
+    AppProtocol, Dice, GatewayAddress, LoadBalancingMode, NetworkMode, Service, Snapshot,
+    TunnelProtocol, Workload,
+};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Where a connection to an address goes (interop/waypoint.md section 2, interop/xds-workload.md
@@ -51,6 +54,33 @@ pub fn outbound(
         (None, Some(workload)) => Ok(to_workload(workload, destination)),
         (None, None) => Ok(passthrough(destination)),
     }
+}
+
+/// Whether both ends of a connection are pods of one node's ztunnel, which then carries the bytes
+/// from one to the other itself: both are captured there (and do not speak HBONE by themselves), and
+/// neither asks for encryption within the node. The ztunnel goes by this only for pods it runs.
+///
+/// The connection must come from an address of the source. A pod may give itself others: what they
+/// send over the network the network judges, and here nothing would, before a policy that goes by
+/// addresses believed them.
+pub fn same_node(client: &Client, target: &Target) -> bool {
+    let (Some(from), Some(to)) = (client.workload.as_deref(), target.workload.as_deref()) else {
+        return false;
+    };
+    let captured = |w: &Workload| {
+        w.protocol == TunnelProtocol::Hbone
+            && !w.native_tunnel
+            && w.network_mode == NetworkMode::Standard
+    };
+    let own = |ip: IpAddr| from.addresses.contains(&ip.to_canonical());
+    let place = |w: &Workload| (w.node.clone(), w.cluster.clone(), w.network.clone());
+    matches!(target.transport, Transport::Hbone { .. })
+        && captured(from)
+        && captured(to)
+        && client.source.is_some_and(own)
+        && !from.node.is_empty()
+        && place(from) == place(to)
+        && !(from.encrypt_same_node || to.encrypt_same_node)
 }
 
 /// A waypoint's own traffic must not come back to it.

@@ -14,6 +14,8 @@ pub struct ByteCounts {
     sent: AtomicU64,
     received: AtomicU64,
     handles: OnceLock<Arc<ConnectionHandles>>,
+    /// The counts of the other side's record, where one process has both.
+    twin: OnceLock<Arc<Self>>,
 }
 
 impl ByteCounts {
@@ -23,6 +25,9 @@ impl ByteCounts {
         if let Some(handles) = self.handles.get() {
             handles.sent_bytes.inc_by(bytes);
         }
+        if let Some(twin) = self.twin.get() {
+            twin.add_sent(bytes);
+        }
     }
 
     /// Counts bytes from the client to the server ("request").
@@ -31,6 +36,15 @@ impl ByteCounts {
         if let Some(handles) = self.handles.get() {
             handles.received_bytes.inc_by(bytes);
         }
+        if let Some(twin) = self.twin.get() {
+            twin.add_received(bytes);
+        }
+    }
+
+    /// From now on what is counted here is counted there as well: one stream of bytes, and a record of
+    /// each side. The first call counts; the other's counts must not follow these in turn.
+    pub fn count_also_in(&self, other: Arc<Self>) {
+        self.twin.get_or_init(|| other);
     }
 
     /// Bytes from the server to the client so far.

@@ -129,7 +129,8 @@ pub enum Transport {
     Hbone,
     /// A tunnel in a tunnel, through the gateway of another network.
     DoubleHbone,
-    /// Inside this process: both ends are its own.
+    /// Inside this process, without TLS: both ends are pods of its own. The metrics carry it as well,
+    /// `transport="node"`.
     Node,
 }
 

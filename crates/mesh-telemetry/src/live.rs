@@ -36,7 +36,7 @@ pub struct LiveConnection {
     /// The policy that allowed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// `tcp`, `hbone`, `double_hbone` or `node`.
+    /// `tcp`, `hbone`, `double_hbone` or `node` (both ends are pods of this process).
     pub transport: &'static str,
     /// Key exchange group of the TLS under it, when known.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,6 +5,7 @@ mod agent;
 mod mesh;
 mod netns;
 mod policies;
+mod same_node;
 mod scrape;
 mod timers;
 

@@ -13,12 +13,12 @@ const VERSION_COMMAND: u8 = 0x21;
 const TLV_IDENTITY: u8 = 0xd0;
 
 /// Where the application is. One with a tunnel has a port of its own there, and is on loopback when
-/// it is told who connects.
-pub(super) fn target(local: &Workload, planned: SocketAddr) -> SocketAddr {
+/// it is told who connects (`on_loopback: false`: on the pod's address all the same).
+pub(super) fn target(local: &Workload, planned: SocketAddr, on_loopback: bool) -> SocketAddr {
     let Some(tunnel) = local.application_tunnel else {
         return planned;
     };
-    let ip = match (tunnel.proxy_protocol, planned.ip()) {
+    let ip = match (tunnel.proxy_protocol && on_loopback, planned.ip()) {
         (false, ip) => ip,
         (true, IpAddr::V4(_)) => IpAddr::V4(Ipv4Addr::LOCALHOST),
         (true, IpAddr::V6(_)) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -118,11 +118,13 @@ mod tests {
     #[test]
     fn the_application_is_on_loopback_only_when_it_is_told_who_connects() {
         let planned = "10.0.0.2:8080".parse().unwrap();
-        let at = |w: &Workload| target(w, planned).to_string();
+        let at = |w: &Workload| target(w, planned, true).to_string();
         assert_eq!(at(&waypoint(true, Some(15088))), "127.0.0.1:15088");
         assert_eq!(at(&waypoint(true, None)), "127.0.0.1:8080");
         assert_eq!(at(&waypoint(false, Some(15088))), "10.0.0.2:15088");
         assert_eq!(at(&Workload::new("u", "demo", "web")), "10.0.0.2:8080");
+        let told = waypoint(true, Some(15088));
+        assert_eq!(target(&told, planned, false).to_string(), "10.0.0.2:15088");
     }
 
     #[test]

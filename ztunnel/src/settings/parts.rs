@@ -46,6 +46,10 @@ pub(crate) struct Proxy {
     pub(crate) mark: Option<u32>,
     /// Connect to applications from the client's address.
     pub(crate) original_source: bool,
+    /// Applications that are told who connects are on loopback.
+    pub(crate) app_tunnel_on_loopback: bool,
+    /// Carry connections between two pods of this process without TLS.
+    pub(crate) same_node: bool,
     /// Tell clients about the destination workload.
     pub(crate) response_baggage: bool,
     /// Log at INFO which policy matched.

@@ -59,12 +59,23 @@ pub(super) fn expected(target: &Target) -> Vec<String> {
 }
 
 /// How a target is reached; a waypoint that should stand in the way and does not is told of.
-pub(super) fn way(target: &Target, past_waypoint: bool) -> String {
+pub(super) fn way(client: &Client, target: &Target, past_waypoint: bool) -> String {
     let to = target.workload.as_ref().map_or_else(
         || target.address.to_string(),
         |w| format!("{} at {}", w.object_name(), target.address),
     );
+    let same_node = crate::same_node(client, target);
     let mut text = match (&target.transport, target.kind) {
+        (Transport::Hbone { authority, .. }, _) if same_node => {
+            let w = target
+                .workload
+                .as_ref()
+                .map(|w| w.object_name().to_string());
+            let name = w.unwrap_or_default();
+            format!(
+                "hands over to {name} within the node's ztunnel (transport node), as {authority}"
+            )
+        }
         (Transport::Hbone { authority, .. }, TargetKind::Waypoint) => {
             format!("tunnels to waypoint {to}, asking for {authority}")
         }

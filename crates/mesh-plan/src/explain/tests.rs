@@ -443,3 +443,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn two_pods_of_one_node_are_one_hop() {
+    let on = |node: &str, mut pod: Workload| {
+        pod.node = node.into();
+        pod
+    };
+    let one_hop = |from: Workload, to: Workload| {
+        let shop = behind(to, &["shop"]);
+        let all = vec![s(service("shop", 1)), w(from), w(shop)];
+        let answer = ask(all, "demo/here", "demo/shop", None);
+        assert!(answer.allowed, "{answer}");
+        let sides: Vec<_> = answer.hops.iter().map(|h| &*h.proxy).collect();
+        assert_eq!(sides.len(), 2, "{answer}");
+        answer.hops[0].detail.contains("transport node")
+    };
+    let (here, there) = (pod("here", 1), pod("shop-1", 2));
+    let both = || (on("n1", here.clone()), on("n1", there.clone()));
+    assert!(one_hop(both().0, both().1));
+    assert!(!one_hop(both().0, on("n2", there.clone())));
+    // Whose node is not known may be anywhere.
+    assert!(!one_hop(here.clone(), there.clone()));
+    for change in [
+        |w: &mut Workload| w.encrypt_same_node = true,
+        |w: &mut Workload| w.native_tunnel = true,
+        |w: &mut Workload| w.cluster = "other".into(),
+    ] {
+        let (from, mut to) = both();
+        change(&mut to);
+        assert!(!one_hop(from, to));
+    }
+    let (mut from, to) = both();
+    from.encrypt_same_node = true;
+    assert!(!one_hop(from, to));
+}

@@ -185,7 +185,7 @@ impl<'a> Walk<'a> {
         let endpoints = describe::endpoints(self.snapshot, client, &target);
         // Of a rule with backends, those are told, then the endpoints of the one followed.
         hop.endpoints.extend(endpoints);
-        hop.detail = describe::way(&target, self.waypoint.is_some());
+        hop.detail = describe::way(client, &target, self.waypoint.is_some());
         let tunnelled = matches!(target.transport, Transport::Hbone { .. });
         let identity = peer.identity.clone().filter(|_| tunnelled);
         hop.presented = identity.as_ref().map(SpiffeId::to_string);

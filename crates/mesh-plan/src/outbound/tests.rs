@@ -72,7 +72,7 @@ fn a_mapped_address_is_the_address_it_stands_for() {
 #[test]
 fn an_endpoint_outside_the_mesh_gets_plain_bytes() {
     let mut legacy = behind(pod("shop-1", 2), &["shop"]);
-    legacy.protocol = mesh_model::TunnelProtocol::None;
+    legacy.protocol = TunnelProtocol::None;
     let target = plan(vec![s(service("shop", 1)), w(legacy)], at(vip(1), 80)).unwrap();
     assert_eq!(target.transport, Transport::Plain);
     assert_eq!(target.address, at(ip(2), 8080));
@@ -259,4 +259,29 @@ fn a_sidecar_reads_http_only_where_the_port_may_speak_it() {
     assert!(!reads(at(vip(1), 81)));
     assert!(!reads(at(ip(2), 80)));
     assert!(!reads(at(ip(77), 80)));
+}
+
+#[test]
+fn what_does_not_come_from_the_pods_own_address_is_not_carried_within_the_node() {
+    let on_node = |mut pod: Workload| {
+        pod.node = "n1".into();
+        pod
+    };
+    let mut from = on_node(frontend());
+    from.addresses.push("fd00::1".parse().unwrap());
+    let resources = vec![w(from.clone()), w(on_node(pod("shop-1", 2)))];
+    let snapshot = mesh(resources);
+    let client = client(&from);
+    let target = outbound(&snapshot, &client, at(ip(2), 80), &mut Dice::seeded(1)).unwrap();
+    let carried = |source: Option<&str>| {
+        let source: Option<IpAddr> = source.map(|s| s.parse().unwrap());
+        same_node(&client.clone().from_address(source), &target)
+    };
+    for own in ["10.0.0.1", "::ffff:10.0.0.1", "fd00::1"] {
+        assert!(carried(Some(own)), "{own}");
+    }
+    for other in ["10.0.0.2", "10.0.0.9", "127.0.0.1", "fd00::2"] {
+        assert!(!carried(Some(other)), "{other}");
+    }
+    assert!(!carried(None));
 }

@@ -1,6 +1,8 @@
 //! Label sets (interop/telemetry.md section 2), kept as data and written only when scraped.
 
-use crate::facts::{ConnectionFacts, Party, Reporter, RequestFacts, RequestProtocol, Security};
+use crate::facts::{
+    ConnectionFacts, Party, Reporter, RequestFacts, RequestProtocol, Security, Transport,
+};
 use mesh_model::{Service, SpiffeId, Workload};
 use prometheus_client::encoding::{
     EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder,
@@ -76,6 +78,7 @@ pub(crate) struct TrafficLabels {
     destination: PartyLabels,
     service: Option<ServiceLabels>,
     security: Security,
+    same_node: bool,
 }
 
 impl TrafficLabels {
@@ -86,6 +89,7 @@ impl TrafficLabels {
             destination: PartyLabels::of(&facts.destination),
             service: facts.service.as_deref().map(ServiceLabels::of),
             security: facts.security,
+            same_node: facts.transport == Transport::Node,
         }
     }
 
@@ -96,6 +100,7 @@ impl TrafficLabels {
             destination: PartyLabels::of(&facts.destination),
             service: facts.service.as_deref().map(ServiceLabels::of),
             security: facts.security,
+            same_node: false,
         }
     }
 
@@ -107,6 +112,7 @@ impl TrafficLabels {
             destination: PartyLabels::default(),
             service: None,
             security: self.security,
+            same_node: self.same_node,
         }
     }
 
@@ -130,7 +136,12 @@ impl TrafficLabels {
             "destination_service_namespace",
             service.map_or("", |s| &s.namespace),
         )?;
-        label(to, "connection_security_policy", self.security.as_str())
+        label(to, "connection_security_policy", self.security.as_str())?;
+        // Only where it says something: dashboards know the other labels alone.
+        if self.same_node {
+            label(to, "transport", Transport::Node.as_str())?;
+        }
+        Ok(())
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::{PATIENCE, start};
 use crate::node::Node;
-use crate::pods::Worker;
+use crate::pods::{Pod, Worker};
 use crate::settings::{Flags, Settings};
 use crate::{facts, inbound_plaintext, outbound};
 use clap::Parser;
-use mesh_net::ListenOptions;
+use mesh_net::{ConnectOptions, ListenOptions, Netns};
 use mesh_proxy::Addresses;
 use mesh_runtime::{Drain, Readiness, RunOptions, Scope, Workers};
 use mesh_telemetry::RecordTap;
@@ -67,7 +67,7 @@ impl Mesh {
     pub(super) fn list_with(&self, policy: &str, policies: &str) {
         let file = self.folder.path().join("mesh.yaml");
         let (client, app, vip) = (self.client_ip, self.app, self.vip.ip());
-        let text = file_text(client, app, vip, policies);
+        let text = file_text(client, app, vip, ["", ""], policies);
         let listed = format!("serviceAccount: server, authorizationPolicies: [{policy}],");
         replace(&file, &text.replace("serviceAccount: server,", &listed));
     }
@@ -169,7 +169,7 @@ impl Drop for Up {
 pub(super) struct Proxy {
     pub(super) up: Up,
     ip: IpAddr,
-    pod: Arc<crate::pods::Pod>,
+    pod: Arc<Pod>,
 }
 
 impl std::ops::Deref for Proxy {
@@ -181,7 +181,7 @@ impl std::ops::Deref for Proxy {
 }
 
 impl Proxy {
-    fn start(ip: IpAddr, account: &'static str, file: &Path, more: &[&str]) -> Self {
+    pub(super) fn start(ip: IpAddr, account: &'static str, file: &Path, more: &[&str]) -> Self {
         let (bind, workload) = (ip.to_string(), format!("demo/{account}-1/{account}"));
         let dedicated = [
             "--mode",
@@ -195,7 +195,7 @@ impl Proxy {
         ];
         let up = Up::start(flags(&dedicated, file, more).check().unwrap());
         let spec = super::dedicated(workload.parse().unwrap());
-        let pod = crate::pods::Pod::new(spec, &up.node).unwrap();
+        let pod = Pod::new(spec, &up.node).unwrap();
         Self {
             up,
             ip,
@@ -223,10 +223,37 @@ impl Proxy {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
+
+    /// The same, of another pod of this proxy.
+    pub(super) fn capture_from(&self, pod: &Arc<Pod>, ip: IpAddr, to: SocketAddr) -> TcpStream {
+        let (up, address) = sync_channel(1);
+        let pod = pod.clone();
+        let work = move || captured(pod, ip, Side::Outbound, to, up);
+        self.workers.handles()[0].run(work);
+        connect_from(ip, address.recv_timeout(PATIENCE).unwrap(), None)
+    }
+}
+
+/// From an address that the kernel would not choose.
+pub(super) fn connect_from(ip: IpAddr, to: SocketAddr, netns: Option<Netns>) -> TcpStream {
+    let options = ConnectOptions {
+        source: Some(ip),
+        netns,
+        ..ConnectOptions::default()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let connecting = async { mesh_net::connect(to, &options).await.unwrap().into_std() };
+    let stream = runtime.block_on(connecting).unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
 }
 
 async fn captured(
-    pod: Arc<crate::pods::Pod>,
+    pod: Arc<Pod>,
     ip: IpAddr,
     side: Side,
     destination: SocketAddr,
@@ -280,7 +307,7 @@ pub(super) fn flags(form: &[&str], file: &Path, more: &[&str]) -> Flags {
 
 /// Three loopback addresses nobody else uses: the ports of the mesh are fixed, and tests of other
 /// processes run beside these.
-fn addresses() -> [IpAddr; 3] {
+pub(super) fn addresses() -> [IpAddr; 3] {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let process = std::process::id().to_le_bytes();
     let test = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -293,15 +320,33 @@ fn addresses() -> [IpAddr; 3] {
 
 /// Writes the file both nodes have as their control plane.
 pub(super) fn write(file: &Path, client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) {
-    replace(file, &file_text(client, app, vip, policies));
+    write_with(file, client, app, vip, ["", ""], policies);
 }
 
-fn file_text(client: IpAddr, app: SocketAddr, vip: IpAddr, policies: &str) -> String {
+/// The same, with more fields of the client's and the server's workload.
+pub(super) fn write_with(
+    file: &Path,
+    client: IpAddr,
+    app: SocketAddr,
+    vip: IpAddr,
+    more: [&str; 2],
+    policies: &str,
+) {
+    replace(file, &file_text(client, app, vip, more, policies));
+}
+
+fn file_text(
+    client: IpAddr,
+    app: SocketAddr,
+    vip: IpAddr,
+    [of_client, of_server]: [&str; 2],
+    policies: &str,
+) -> String {
     let (server, port) = (app.ip(), app.port());
     format!(
         "workloads:\n\
-         - {{name: client-1, namespace: demo, serviceAccount: client, workloadIps: [\"{client}\"], protocol: HBONE}}\n\
-         - {{name: server-1, namespace: demo, serviceAccount: server, workloadIps: [\"{server}\"], protocol: HBONE, \
+         - {{name: client-1, namespace: demo, serviceAccount: client, workloadIps: [\"{client}\"], protocol: HBONE{of_client}}}\n\
+         - {{name: server-1, namespace: demo, serviceAccount: server, workloadIps: [\"{server}\"], protocol: HBONE{of_server}, \
          services: {{demo/web.demo.svc.cluster.local: {{'80': {port}}}}}}}\n\
          services:\n\
          - {{name: web, namespace: demo, hostname: web.demo.svc.cluster.local, vips: [\"/{vip}\"], ports: {{'80': {port}}}}}\n\
@@ -317,7 +362,7 @@ fn replace(file: &Path, text: &str) {
 }
 
 /// An application that sends back what it gets, and notes who came.
-fn echo(ip: IpAddr, clients: Arc<Mutex<Vec<IpAddr>>>) -> SocketAddr {
+pub(super) fn echo(ip: IpAddr, clients: Arc<Mutex<Vec<IpAddr>>>) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {

@@ -3,6 +3,8 @@
 //!
 //! Needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`; without them the test says so and passes.
 
+mod same_node;
+
 use super::mesh::{Up, flags, until};
 use super::{PATIENCE, read_all};
 use crate::settings::Settings;
@@ -20,6 +22,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The addresses of one family.
+#[derive(Clone)]
 struct Wire {
     client: IpAddr,
     server: IpAddr,
@@ -168,15 +171,83 @@ fn write_pod(folder: &std::path::Path, name: &str, place: &Place) {
 
 #[test]
 fn captured_traffic_of_two_pods_meets_in_one_process() {
-    captured_traffic(&Wire::v4());
+    captured_traffic(&Wire::v4(), "");
+}
+
+#[test]
+fn captured_traffic_of_two_pods_of_one_node_is_carried_once() {
+    captured_traffic(&Wire::v4(), ", node: n1");
+    captured_traffic(&Wire::v6(), ", node: n1");
+}
+
+#[test]
+fn an_application_behind_a_tunnel_is_told_who_connects_and_to_what() {
+    for node in ["", ", node: n1"] {
+        told_by_proxy_protocol(&Wire::v4(), node);
+        told_by_proxy_protocol(&Wire::v6(), node);
+    }
+}
+
+/// A sandwiched server: it listens on loopback, where it is told by a PROXY v2 header.
+fn told_by_proxy_protocol(wire: &Wire, node: &str) {
+    let Some((client, server)) = two_pods(wire) else {
+        println!("SKIPPED: this machine forbids new network namespaces");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("pods")).unwrap();
+    let loopback = if wire.server.is_ipv4() {
+        "127.0.0.1"
+    } else {
+        "::1"
+    };
+    let app = server.listen(SocketAddr::new(loopback.parse().unwrap(), 15088));
+    let of_server = format!("{node}, applicationTunnel: {{protocol: PROXY, port: 15088}}");
+    let file = folder.path().join("mesh.yaml");
+    let workloads = [node, &of_server];
+    super::mesh::write_with(&file, wire.client, wire.app(), wire.vip, workloads, "");
+    write_pod(folder.path(), "client", &client);
+    write_pod(folder.path(), "server", &server);
+    let up = Up::start(settings(folder.path()));
+    until(|| up.node.counts.pods_active.get() == 2);
+
+    let mut stream = client.connect(SocketAddr::new(wire.vip, 80));
+    let (mut served, _) = app.accept().unwrap();
+    served.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"after the header").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let all = read_all(&mut served);
+    let (fixed, rest) = all.split_at(16);
+    assert_eq!(fixed[..12], *b"\r\n\r\n\0\r\nQUIT\n");
+    let family = if wire.server.is_ipv4() { 0x11 } else { 0x21 };
+    assert_eq!(fixed[12..14], [0x21, family]);
+    let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
+    let (body, bytes) = rest.split_at(length);
+    assert_eq!(bytes, b"after the header");
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let (from, to) = (octets(wire.client), octets(wire.server));
+    let (addresses, more) = body.split_at(2 * from.len());
+    assert_eq!(addresses, [from, to].concat());
+    // The client's port is chance; then the port asked for, and the identity.
+    assert_eq!(more[2..4], 8080_u16.to_be_bytes());
+    let identity = b"spiffe://cluster.local/ns/demo/sa/client";
+    let tlv = [
+        &[0xd0, 0, u8::try_from(identity.len()).unwrap()],
+        &identity[..],
+    ]
+    .concat();
+    assert_eq!(more[4..], tlv);
 }
 
 #[test]
 fn captured_traffic_of_two_pods_meets_in_one_process_over_ipv6() {
-    captured_traffic(&Wire::v6());
+    captured_traffic(&Wire::v6(), "");
 }
 
-fn captured_traffic(wire: &Wire) {
+fn captured_traffic(wire: &Wire, node: &str) {
     let Some((client, server)) = two_pods(wire) else {
         println!("SKIPPED: this machine forbids new network namespaces");
         return;
@@ -185,7 +256,7 @@ fn captured_traffic(wire: &Wire) {
     std::fs::create_dir(folder.path().join("pods")).unwrap();
     let app = server.listen(wire.app());
     let file = folder.path().join("mesh.yaml");
-    super::mesh::write(&file, wire.client, wire.app(), wire.vip, "");
+    super::mesh::write_with(&file, wire.client, wire.app(), wire.vip, [node, node], "");
     write_pod(folder.path(), "client", &client);
     write_pod(folder.path(), "server", &server);
     let up = Up::start(settings(folder.path()));
@@ -209,6 +280,8 @@ fn captured_traffic(wire: &Wire) {
             assert_eq!(record["reason"], "ok", "{record}");
             let identity = &record["src.identity"];
             assert_eq!(identity, "spiffe://cluster.local/ns/demo/sa/client");
+            let transport = if node.is_empty() { "hbone" } else { "node" };
+            assert_eq!(record["transport"], transport, "{record}");
         }
     }
     assert_eq!(up.node.counts.source_not_kept.get(), 0);
