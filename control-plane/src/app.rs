@@ -114,7 +114,7 @@ fn open_doors(
     tokens: &Arc<Tokens>,
     discovery: impl Fn(bool) -> Discovery,
 ) -> anyhow::Result<Addresses> {
-    let tls = ServingTls::new()?;
+    let tls = ServingTls::with_key_exchange(settings.key_exchange)?;
     let certificate = CertificateSettings {
         channel: settings.authority.clone(),
         identity: settings.identity.clone(),

@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn run(settings: &Settings) -> anyhow::Result<()> {
     let (filter, format) = &settings.log;
     let log = Arc::new(mesh_telemetry::init_logging(*format, filter)?);
-    mesh_tls::install_provider();
+    mesh_tls::install_provider_with(settings.key_exchange);
     let options = mesh_runtime::RunOptions {
         // No data plane here; the runtime wants one worker.
         workers: 1,

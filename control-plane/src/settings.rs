@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use mesh_grpc::{ChannelSettings, TextSource};
 use mesh_model::{ObjectName, SpiffeId, TRUST_DOMAIN_DEFAULT};
 use mesh_telemetry::LogFormat;
+use mesh_tls::KeyExchange;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -145,6 +146,9 @@ struct RunFlags {
     #[arg(long, env = "ALT_CA_HOSTNAME")]
     ca_server_name: Option<String>,
 
+    /// `pqc`: TLS takes and offers the key exchange X25519MLKEM768 and nothing else.
+    #[arg(long, env = "COMPLIANCE_POLICY", default_value = "")]
+    compliance_policy: KeyExchange,
     /// Log filter.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log_filter: String,
@@ -203,6 +207,8 @@ pub(crate) struct Settings {
     pub(crate) identity: SpiffeId,
     /// The authority; its token is filled in at each call.
     pub(crate) authority: ChannelSettings,
+    /// Key exchanges of all TLS of this process.
+    pub(crate) key_exchange: KeyExchange,
     /// Log filter and format.
     pub(crate) log: (String, LogFormat),
     /// Admin pages.
@@ -281,6 +287,7 @@ impl RunFlags {
                 metadata: vec![("clusterid".into(), self.mesh.cluster_id)],
                 mark: None,
             },
+            key_exchange: self.compliance_policy,
             log: (self.log_filter, log_format),
             admin_address: self.admin_address,
             metrics_address: self.metrics_address,

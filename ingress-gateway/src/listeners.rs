@@ -11,7 +11,7 @@ pub(crate) use sockets::{Arrival, follow};
 use crate::settings::Edge;
 use mesh_model::{GatewayListener, Host, ListenerKey, ListenerProtocol, Snapshot, Workload};
 use mesh_plan::Client;
-use mesh_tls::EdgeTls;
+use mesh_tls::{EdgeTls, KeyExchange};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -231,7 +231,7 @@ impl Builder {
         }
         let mut ports = BTreeMap::new();
         for (number, group) in grouped {
-            match port(&group) {
+            match port(&group, self.edge.key_exchange) {
                 Ok(port) => {
                     ports.insert(number, Arc::new(port));
                 }
@@ -297,7 +297,7 @@ fn agree(a: &GatewayListener, b: &GatewayListener) -> bool {
     )
 }
 
-fn port(group: &[Arc<GatewayListener>]) -> Result<Port, String> {
+fn port(group: &[Arc<GatewayListener>], key_exchange: KeyExchange) -> Result<Port, String> {
     match group {
         [first, ..] if first.protocol == ListenerProtocol::Http => Ok(Port::Http),
         [first, ..] if first.protocol == ListenerProtocol::Tcp => Ok(Port::Tcp(first.clone())),
@@ -311,7 +311,8 @@ fn port(group: &[Arc<GatewayListener>]) -> Result<Port, String> {
             let edge = if all.is_empty() {
                 None
             } else {
-                Some(EdgeTls::new(all).map_err(|e| e.to_string())?)
+                let edge = EdgeTls::with_key_exchange(all, key_exchange);
+                Some(edge.map_err(|e| e.to_string())?)
             };
             Ok(Port::Tls(TlsPort {
                 edge,

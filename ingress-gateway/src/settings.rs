@@ -13,6 +13,7 @@ use mesh_model::{ObjectName, SpiffeId};
 use mesh_proxy::settings::{
     ControlFlags, Mistakes, PlaceFlags, ProcessFlags, TracingFlags, text_source,
 };
+use mesh_tls::KeyExchange;
 use std::net::{IpAddr, Ipv6Addr};
 
 /// Flags and environment as given. Names are those of the mesh's other proxies.
@@ -67,6 +68,9 @@ pub(crate) struct Flags {
     /// Connections of clients, all listeners together; further ones wait in the kernel's queue.
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 65_536)]
     connections_max: usize,
+    /// `pqc`: HTTPS listeners take TLS 1.3 with the key exchange X25519MLKEM768 and nothing else.
+    #[arg(long, env = "EDGE_COMPLIANCE_POLICY", default_value = "")]
+    edge_compliance_policy: KeyExchange,
 }
 
 impl Flags {
@@ -100,6 +104,7 @@ impl Flags {
                 mark: self.packet_mark,
                 worker_connections_max: self.connections_max.div_ceil(process.workers).max(1),
                 pool: PoolSettings::default(),
+                key_exchange: self.edge_compliance_policy,
                 gateway,
                 identity,
             },

@@ -153,7 +153,7 @@ fn own_certificate(
     authority: Arc<Authority>,
     scope: &Scope,
 ) -> anyhow::Result<ServingTls> {
-    let tls = ServingTls::new()?;
+    let tls = ServingTls::with_key_exchange(settings.key_exchange)?;
     let grant = Grant {
         identity: settings.own.0.clone(),
         dns_names: settings.own.1.clone(),

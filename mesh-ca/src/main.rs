@@ -22,7 +22,7 @@ fn main() -> anyhow::Result<()> {
         settings.log.1,
         &settings.log.0,
     )?);
-    mesh_tls::install_provider();
+    mesh_tls::install_provider_with(settings.key_exchange);
     let ended = app::run(&settings, &log);
     // What was logged on the way down is written before the process ends.
     log.flush();

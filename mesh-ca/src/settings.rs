@@ -7,6 +7,7 @@ use mesh_discovery::{NodeInfo, Role, Source, codec};
 use mesh_grpc::{ChannelSettings, TextSource};
 use mesh_model::{ObjectName, SpiffeId, TRUST_DOMAIN_DEFAULT};
 use mesh_telemetry::LogFormat;
+use mesh_tls::KeyExchange;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -136,6 +137,9 @@ pub(crate) struct Flags {
     #[arg(long, env = "INSTANCE_IP", default_value = "127.0.0.1")]
     instance_ip: String,
 
+    /// `pqc`: TLS takes and offers the key exchange X25519MLKEM768 and nothing else.
+    #[arg(long, env = "COMPLIANCE_POLICY", default_value = "")]
+    compliance_policy: KeyExchange,
     /// Log filter.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log_filter: String,
@@ -182,6 +186,8 @@ pub(crate) struct Settings {
     pub(crate) rules: Rules,
     /// Where the state of the mesh comes from.
     pub(crate) discovery: Option<Source>,
+    /// Key exchanges of all TLS of this process.
+    pub(crate) key_exchange: KeyExchange,
     /// Log filter and format.
     pub(crate) log: (String, LogFormat),
     /// How long calls may run on after SIGTERM.
@@ -220,6 +226,7 @@ impl Flags {
             own: (own, self.own_dns_names()),
             rules: self.rules(),
             discovery: self.discovery(),
+            key_exchange: self.compliance_policy,
             log: (self.log_filter, log_format),
             state: self.state,
             root_algorithm: self.root_algorithm,

@@ -70,6 +70,7 @@ impl World {
         self.scope = Scope::new();
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let settings = Settings {
+            key_exchange: mesh_tls::KeyExchange::default(),
             config: self.dir.path().join("config"),
             state: self.dir.path().join("state"),
             mesh: Mesh {

@@ -1,8 +1,8 @@
 //! TLS at the edge: certificates chosen by SNI, TLS 1.2 and 1.3, ALPN h2 and http/1.1.
 
 use crate::certificate::ALPN_H2;
-use crate::mesh::within_timeout;
-use crate::{TlsError, pem, provider, san};
+use crate::mesh::{key_exchange_name, within_timeout};
+use crate::{KeyExchange, TlsError, pem, provider, san};
 use mesh_model::{Host, TlsCertificatePem};
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -22,6 +22,8 @@ pub struct EdgeInfo {
     pub server_name: Option<String>,
     /// HTTP/2 was agreed on.
     pub http2: bool,
+    /// The key exchange agreed on, such as `X25519MLKEM768`.
+    pub key_exchange: &'static str,
 }
 
 /// The certificates of one port, by host.
@@ -43,14 +45,27 @@ impl EdgeTls {
     /// # Errors
     /// When a chain or key cannot be read or do not belong together; the message names the host.
     pub fn new(certificates: Vec<(Option<Host>, TlsCertificatePem)>) -> Result<Self, TlsError> {
+        Self::with_key_exchange(certificates, KeyExchange::default())
+    }
+
+    /// As [`Self::new`], for clients with one of these key exchanges. With the post-quantum one alone,
+    /// TLS 1.3 is the only version.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_key_exchange(
+        certificates: Vec<(Option<Host>, TlsCertificatePem)>,
+        key_exchange: KeyExchange,
+    ) -> Result<Self, TlsError> {
         let mut entries = certificates
             .into_iter()
             .map(|(host, pem)| Entry::new(host, &pem))
             .collect::<Result<Vec<_>, _>>()?;
         entries.sort_by_key(|e| std::cmp::Reverse(e.rank()));
         let resolver = Arc::new(BySni { entries });
-        let mut config = ServerConfig::builder_with_provider(provider::edge().clone())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        let provider = provider::of_key_exchange(key_exchange).clone();
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(provider::versions(key_exchange))
             .map_err(|e| TlsError::Chain(e.to_string()))?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
@@ -74,6 +89,7 @@ impl EdgeTls {
         let info = EdgeInfo {
             server_name: state.server_name().map(str::to_ascii_lowercase),
             http2: state.alpn_protocol() == Some(ALPN_H2),
+            key_exchange: key_exchange_name(state),
         };
         Ok((stream, info))
     }

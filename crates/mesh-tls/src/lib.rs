@@ -38,7 +38,8 @@ pub use edge_client::{
 pub use error::TlsError;
 pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
 pub use provider::{
-    Cryptography, KeyExchange, TlsPolicy, fill_random, install_provider, set_cryptography,
+    Cryptography, KeyExchange, TlsPolicy, fill_random, install_provider, install_provider_with,
+    set_cryptography,
 };
 pub use revocation::{PeerSide, Refreshed, RevocationEvent, RevocationFiles, Revocations};
 pub use serving::{ServingCertificate, ServingTls};

@@ -165,7 +165,7 @@ impl<'a> Witness<'a> {
     }
 }
 
-fn key_exchange_name(state: &CommonState) -> &'static str {
+pub(crate) fn key_exchange_name(state: &CommonState) -> &'static str {
     let group = state.negotiated_key_exchange_group();
     match group.map(rustls::crypto::SupportedKxGroup::name) {
         Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",

@@ -2,13 +2,14 @@
 
 use crate::aead::{self, AeadChoice, AeadLibrary};
 use crate::{Revocations, TlsError};
-use rustls::NamedGroup;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::version::{TLS12, TLS13};
+use rustls::{NamedGroup, SupportedProtocolVersion};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-/// Which key exchanges mesh connections may use.
+/// Which key exchanges connections may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum KeyExchange {
     /// X25519MLKEM768 first, then X25519 and the NIST curves for peers without it.
@@ -101,18 +102,9 @@ static MESH: OnceLock<Provider> = OnceLock::new();
 impl Provider {
     pub(crate) fn new(cryptography: Cryptography) -> Self {
         let aead = cryptography.aead.decide();
-        let defaults = aws_lc_rs::default_provider();
-        let only_post_quantum = cryptography.key_exchange == KeyExchange::PostQuantumOnly;
-        let kx_groups = defaults
-            .kx_groups
-            .iter()
-            .copied()
-            .filter(|group| !only_post_quantum || group.name() == NamedGroup::X25519MLKEM768)
-            .collect();
         let rustls = Arc::new(CryptoProvider {
             cipher_suites: aead::suites(aead),
-            kx_groups,
-            ..defaults
+            ..CryptoProvider::clone(of_key_exchange(cryptography.key_exchange))
         });
         Self { rustls, aead }
     }
@@ -142,12 +134,41 @@ pub(crate) fn edge() -> &'static Arc<CryptoProvider> {
     EDGE.get_or_init(|| Arc::new(aws_lc_rs::default_provider()))
 }
 
+/// The library's defaults, with these key exchanges.
+pub(crate) fn of_key_exchange(key_exchange: KeyExchange) -> &'static Arc<CryptoProvider> {
+    static POST_QUANTUM: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    match key_exchange {
+        KeyExchange::PostQuantumFirst => edge(),
+        KeyExchange::PostQuantumOnly => POST_QUANTUM.get_or_init(|| {
+            let mut provider = aws_lc_rs::default_provider();
+            let only = NamedGroup::X25519MLKEM768;
+            provider.kx_groups.retain(|group| group.name() == only);
+            Arc::new(provider)
+        }),
+    }
+}
+
+/// The versions that go with these key exchanges: the post-quantum one is of TLS 1.3.
+pub(crate) fn versions(key_exchange: KeyExchange) -> &'static [&'static SupportedProtocolVersion] {
+    static NEWEST_FIRST: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match key_exchange {
+        KeyExchange::PostQuantumFirst => &NEWEST_FIRST,
+        KeyExchange::PostQuantumOnly => NEWEST_FIRST.split_at(1).0,
+    }
+}
+
 /// Makes aws-lc-rs the provider of every TLS user in this process that asks for the default one,
 /// such as gRPC channels. Does nothing when there is one already.
 pub fn install_provider() {
+    install_provider_with(KeyExchange::default());
+}
+
+/// As [`install_provider`], with these key exchanges alone.
+pub fn install_provider_with(key_exchange: KeyExchange) {
     if CryptoProvider::get_default().is_none() {
+        let provider = CryptoProvider::clone(of_key_exchange(key_exchange));
         // Lost to another thread: then that one's provider stands, which is as good.
-        drop(aws_lc_rs::default_provider().install_default());
+        drop(provider.install_default());
     }
 }
 

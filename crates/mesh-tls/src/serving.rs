@@ -3,7 +3,7 @@
 use crate::certificate::ALPN_H2;
 use crate::edge::{EdgeStream, certified_key};
 use crate::mesh::within_timeout;
-use crate::{PrivateKey, TlsError, pem, provider, san};
+use crate::{KeyExchange, PrivateKey, TlsError, pem, provider, san};
 use arc_swap::ArcSwapOption;
 use mesh_model::TlsCertificatePem;
 use rustls::ServerConfig;
@@ -125,8 +125,17 @@ impl ServingTls {
     /// # Errors
     /// When the cryptography of this build lacks TLS 1.3.
     pub fn new() -> Result<Self, TlsError> {
+        Self::with_key_exchange(KeyExchange::default())
+    }
+
+    /// As [`Self::new`], for clients with one of these key exchanges.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_key_exchange(key_exchange: KeyExchange) -> Result<Self, TlsError> {
         let current = Arc::new(Current::default());
-        let mut config = ServerConfig::builder_with_provider(provider::edge().clone())
+        let provider = provider::of_key_exchange(key_exchange).clone();
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| TlsError::Chain(e.to_string()))?
             .with_no_client_auth()

@@ -8,6 +8,7 @@ use mesh_testkit::{Leaf, TestCa};
 
 fn edge() -> Edge {
     Edge {
+        key_exchange: KeyExchange::default(),
         gateway: ObjectName::new("edge", "front"),
         identity: "spiffe://cluster.local/ns/edge/sa/front".parse().unwrap(),
         pod_name: "front-1".into(),

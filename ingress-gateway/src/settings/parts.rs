@@ -5,6 +5,7 @@ use mesh_hbone::PoolSettings;
 use mesh_identity::CertificateSource;
 use mesh_model::{ObjectName, SpiffeId};
 use mesh_proxy::Process;
+use mesh_tls::KeyExchange;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -44,4 +45,6 @@ pub(crate) struct Edge {
     pub(crate) worker_connections_max: usize,
     /// Tunnels we open.
     pub(crate) pool: PoolSettings,
+    /// Key exchanges that HTTPS listeners take.
+    pub(crate) key_exchange: KeyExchange,
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::testing::{Leaf, TestCa, dns};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ClientConfig, NamedGroup, RootCertStore};
 use rustls_pki_types::ServerName;
 use rustls_pki_types::pem::PemObject;
 use tokio_rustls::TlsConnector;
@@ -16,6 +17,15 @@ fn pem(ca: &TestCa, name: &str) -> TlsCertificatePem {
 }
 
 fn client(ca: &TestCa, alpn: &[&[u8]], tls12: bool) -> ClientConfig {
+    client_of(provider::edge().clone(), ca, alpn, tls12)
+}
+
+fn client_of(
+    provider: Arc<CryptoProvider>,
+    ca: &TestCa,
+    alpn: &[&[u8]],
+    tls12: bool,
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     let root = rustls_pki_types::CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap();
     roots.add(root).unwrap();
@@ -24,7 +34,7 @@ fn client(ca: &TestCa, alpn: &[&[u8]], tls12: bool) -> ClientConfig {
     } else {
         &[&rustls::version::TLS13]
     };
-    let mut config = ClientConfig::builder_with_provider(provider::edge().clone())
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
@@ -76,6 +86,7 @@ async fn the_certificate_is_chosen_by_name() {
         let expected = EdgeInfo {
             server_name: Some(name.into()),
             http2: true,
+            key_exchange: "X25519MLKEM768",
         };
         assert_eq!(info.unwrap(), expected);
     }
@@ -141,4 +152,56 @@ async fn a_serving_certificate_is_replaced_in_place() {
         accepted.unwrap();
         connected.unwrap();
     }
+}
+
+/// A client from before post-quantum key exchange.
+fn classical(ca: &TestCa, tls12: bool) -> ClientConfig {
+    let mut provider = aws_lc_rs::default_provider();
+    let new = NamedGroup::X25519MLKEM768;
+    provider.kx_groups.retain(|group| group.name() != new);
+    client_of(Arc::new(provider), ca, &[b"h2"], tls12)
+}
+
+#[tokio::test]
+async fn old_clients_are_served_unless_the_edge_takes_the_post_quantum_exchange_alone() {
+    let ca = TestCa::new("root");
+    let certificates = || vec![(host("a.test"), pem(&ca, "a.test"))];
+    let open = EdgeTls::new(certificates()).unwrap();
+    let only = KeyExchange::PostQuantumOnly;
+    let strict = EdgeTls::with_key_exchange(certificates(), only).unwrap();
+    for edge in [&open, &strict] {
+        let agreed = ask(edge, client(&ca, &[b"h2"], false), "a.test").await;
+        assert_eq!(agreed.unwrap().key_exchange, "X25519MLKEM768");
+    }
+    for tls12 in [false, true] {
+        let agreed = ask(&open, classical(&ca, tls12), "a.test").await.unwrap();
+        assert_eq!(agreed.key_exchange, "x25519");
+        let refused = ask(&strict, classical(&ca, tls12), "a.test").await;
+        assert!(refused.is_err_and(|(_, client_knows)| client_knows));
+    }
+}
+
+#[tokio::test]
+async fn our_own_servers_can_take_the_post_quantum_exchange_alone() {
+    let ca = TestCa::new("root");
+    let serving = crate::ServingCertificate::from_pem(&pem(&ca, "ca.test")).unwrap();
+    let ask = async |tls: &crate::ServingTls, config| {
+        let (down, up) = tokio::io::duplex(16 * 1024);
+        let connector = TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("ca.test").unwrap();
+        let (accepted, _) = tokio::join!(tls.accept(up), connector.connect(name, down));
+        accepted.map(|stream| key_exchange_name(stream.get_ref().1))
+    };
+    let only = KeyExchange::PostQuantumOnly;
+    let strict = crate::ServingTls::with_key_exchange(only).unwrap();
+    let open = crate::ServingTls::new().unwrap();
+    for tls in [&open, &strict] {
+        tls.set(&serving);
+        let agreed = ask(tls, client(&ca, &[b"h2"], false)).await;
+        assert_eq!(agreed.unwrap(), "X25519MLKEM768");
+    }
+    let agreed = ask(&open, classical(&ca, false)).await;
+    assert_eq!(agreed.unwrap(), "x25519");
+    let refused = ask(&strict, classical(&ca, false)).await.unwrap_err();
+    assert!(matches!(refused, TlsError::NoKeyExchange), "{refused}");
 }

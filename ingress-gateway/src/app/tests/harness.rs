@@ -62,6 +62,7 @@ impl Gateway {
         certificate: impl FnOnce(&SpiffeId) -> Option<WorkloadCertificate>,
     ) -> Self {
         let edge = Edge {
+            key_exchange: mesh_tls::KeyExchange::default(),
             gateway: GATEWAY.parse().unwrap(),
             identity: "spiffe://cluster.local/ns/edge/sa/front".parse().unwrap(),
             pod_name: "front".into(),
