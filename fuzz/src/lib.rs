@@ -18,6 +18,7 @@ mod proxy_v2;
 mod requests;
 mod signing;
 mod streams;
+mod tls_records;
 mod wire;
 mod zds;
 
@@ -73,6 +74,7 @@ pub use proxy_v2::proxy_v2;
 pub use requests::request_head;
 pub use signing::csr;
 pub use streams::{detect, server_name};
+pub use tls_records::tls_records;
 pub use wire::resource;
 pub use zds::zds;
 
@@ -109,6 +111,7 @@ pub const TARGETS: &[Target] = &[
     target("request_head", request_head, 12000),
     target("resource", resource, 12000),
     target("server_name", server_name, 12000),
+    target("tls_records", tls_records, 12000),
     target("trace_context", trace_context, 12000),
     target("zds", zds, 12000),
 ];
