@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// What one write may carry, bytes.
-const WRITE_BYTES: usize = 128 * 1024;
+const WRITE_BYTES: usize = 256 * 1024;
 /// What one turn reads before the streams have theirs, bytes: one full read, so that its memory comes
 /// back for the next, still in the CPU's cache.
 const TURN_BYTES: usize = buffers::READ_BYTES;

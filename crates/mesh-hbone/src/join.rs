@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Most bytes of one read of the socket.
-const READ_BYTES: usize = 64 * 1024;
+const READ_BYTES: usize = 256 * 1024;
 /// A read from this size on is handed over with its memory; a smaller one is copied, so that no
 /// payload keeps alive more than four times its size.
 const SHARED_BYTES_MIN: usize = READ_BYTES / 4;

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 /// Bytes between two interruptions.
 const STRIDE: u64 = 300_000;
 /// Bytes each way.
-const BODY: u32 = 4_000_003;
+const BODY: u32 = 6_000_003;
 
 /// Carries a session and takes its tunnel apart and up again every [`STRIDE`] bytes.
 async fn interrupted(
@@ -131,7 +131,7 @@ fn a_transfer_goes_on_where_its_tunnel_was_taken_apart() {
         assert!(matches!(end, PumpEnd::Complete), "{end:?}");
         assert!(at_client == back && at_server == up);
         let freezes = (near_freezes.get(), far_freezes.get());
-        assert!(freezes.0 > 10 && freezes.1 > 10, "{freezes:?}");
+        assert!(freezes.0 > 5 && freezes.1 > 5, "{freezes:?}");
         scope.cancel();
     });
 }
