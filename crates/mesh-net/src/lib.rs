@@ -23,7 +23,6 @@ pub use detect::{DETECT_TIMEOUT, FirstSpeaker, Protocol, detect, first_speaker};
 pub use keep_alive::{KeepAlive, set_keep_alive};
 pub use listen::{
     Accepted, LISTEN_BACKLOG, ListenOptions, accept, accept_or_refuse, accept_queued, bind, listen,
-    tune,
 };
 pub use netns::Netns;
 pub use original::original_destination;

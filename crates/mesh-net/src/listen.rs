@@ -53,7 +53,8 @@ impl ListenOptions {
 }
 
 /// Opens a listener with `SO_REUSEPORT`, so that every worker has its own and the kernel spreads
-/// connections over them. Must be called within a tokio runtime.
+/// connections over them. The connections have what every proxied one has: `TCP_NODELAY`, and the
+/// keep-alive of the process. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// Those of the socket calls: address in use, no permission, no such namespace.
@@ -93,6 +94,9 @@ fn open(options: &ListenOptions) -> io::Result<Socket> {
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
     }
+    // Inherited by what is accepted: set once, not by five system calls a connection.
+    socket.set_tcp_nodelay(true)?;
+    KeepAlive::of_process().apply(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket)
@@ -122,7 +126,7 @@ thread_local! {
     static SPARE: RefCell<Option<File>> = const { RefCell::new(None) };
 }
 
-/// Takes the next connection, tuned as [`tune`] does, with the peer's address in canonical form
+/// Takes the next connection of a listener of [`listen`], with the peer's address in canonical form
 /// (an IPv4 peer of a `[::]` listener is shown as IPv4).
 ///
 /// Faults of one connection are passed over. When descriptors run out connections are refused one by
@@ -134,10 +138,7 @@ pub async fn accept_or_refuse(listener: &TcpListener) -> io::Result<Accepted> {
     loop {
         keep_spare();
         let error = match listener.accept().await {
-            Ok((stream, peer)) => match tune(&stream) {
-                Ok(()) => return Ok(Accepted::Taken(stream, canonical(peer))),
-                Err(error) => error,
-            },
+            Ok((stream, peer)) => return Ok(Accepted::Taken(stream, canonical(peer))),
             Err(error) => error,
         };
         match error.raw_os_error().map(Errno::from_raw) {
@@ -185,7 +186,6 @@ pub fn accept_queued(listener: TcpListener, mut take: impl FnMut(TcpStream, Sock
         let accepted = listener.accept().and_then(|(stream, peer)| {
             stream.set_nonblocking(true)?;
             let stream = TcpStream::from_std(stream)?;
-            tune(&stream)?;
             Ok((stream, peer))
         });
         match accepted {
@@ -222,15 +222,6 @@ async fn refuse(listener: &TcpListener) -> Option<SocketAddr> {
     };
     keep_spare();
     peer
-}
-
-/// Sets what every proxied connection has: `TCP_NODELAY`, and the keep-alive of the process.
-///
-/// # Errors
-/// When the connection is gone already.
-pub fn tune(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    KeepAlive::of_process().apply(&SockRef::from(stream))
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
