@@ -186,8 +186,7 @@ impl ConnectionRecord {
     }
 
     fn change(&mut self, change: impl FnOnce(&mut ConnectionFacts)) {
-        change(Arc::make_mut(&mut self.facts));
-        self.live.replace(self.facts.clone());
+        self.live.change(&mut self.facts, change);
     }
 
     /// The counters, from the first byte on; the first look-up is the opening.

@@ -78,7 +78,8 @@ impl LiveParty {
 pub(crate) struct LiveEntry {
     id: u64,
     since: Instant,
-    facts: Mutex<Arc<ConnectionFacts>>,
+    /// None only while they are changed.
+    facts: Mutex<Option<Arc<ConnectionFacts>>>,
     counts: Arc<ByteCounts>,
 }
 
@@ -91,13 +92,22 @@ impl LiveEntry {
         self.since.elapsed()
     }
 
-    pub(crate) fn replace(&self, facts: Arc<ConnectionFacts>) {
-        *held(&self.facts) = facts;
+    /// Changes the facts, which are the record's and are shown here. What is shown is given up
+    /// meanwhile, so that they are changed in place: they are copied only when a page is just being made.
+    pub(crate) fn change(
+        &self,
+        facts: &mut Arc<ConnectionFacts>,
+        change: impl FnOnce(&mut ConnectionFacts),
+    ) {
+        let mut shown = held(&self.facts);
+        *shown = None;
+        change(Arc::make_mut(facts));
+        *shown = Some(facts.clone());
     }
 
-    fn show(&self) -> LiveConnection {
-        let facts = held(&self.facts).clone();
-        LiveConnection {
+    fn show(&self) -> Option<LiveConnection> {
+        let facts = held(&self.facts).clone()?;
+        Some(LiveConnection {
             id: self.id,
             direction: facts.direction.as_str(),
             reporter: facts.reporter.as_str(),
@@ -112,7 +122,7 @@ impl LiveEntry {
             bytes_sent: self.counts.sent(),
             bytes_received: self.counts.received(),
             age_ms: u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX),
-        }
+        })
     }
 }
 
@@ -141,7 +151,7 @@ impl LiveTable {
         let entry = Arc::new(LiveEntry {
             id: self.next.fetch_add(1, Ordering::Relaxed),
             since: Instant::now(),
-            facts: Mutex::new(facts),
+            facts: Mutex::new(Some(facts)),
             counts,
         });
         if let Some(shard) = self.shard(entry.id) {
@@ -163,7 +173,7 @@ impl LiveTable {
             entries.extend(held(shard).values().cloned());
         }
         entries.sort_by_key(|e| e.id);
-        entries.iter().map(|e| e.show()).collect()
+        entries.iter().filter_map(|e| e.show()).collect()
     }
 
     fn shard(&self, id: u64) -> Option<&Shard> {

@@ -90,12 +90,14 @@ impl<'a> Line<'a> {
                 to.push(' ');
             }
             // Writing to a String cannot fail.
+            to.push_str(key);
+            to.push('=');
             let _infallible = match value {
-                Value::Text(text) => write!(to, "{key}={text:?}"),
-                Value::Authority(text) if is_authority(text) => write!(to, "{key}={text}"),
-                Value::Authority(text) => write!(to, "{key}={text:?}"),
-                Value::Address(address) => write!(to, "{key}={address}"),
-                Value::Number(number) => write!(to, "{key}={number}"),
+                Value::Text(text) => write_quoted(to, text),
+                Value::Authority(text) if is_authority(text) => to.write_str(text),
+                Value::Authority(text) => write_quoted(to, text),
+                Value::Address(address) => write!(to, "{address}"),
+                Value::Number(number) => write!(to, "{number}"),
                 Value::Missing => Ok(()),
             };
         }
@@ -126,6 +128,18 @@ impl<'a> Line<'a> {
         object.insert("message".into(), message.into());
         serde_json::Value::Object(object)
     }
+}
+
+/// A text with its quotes, as `Debug` writes it; most need no escape.
+fn write_quoted(to: &mut String, text: &str) -> std::fmt::Result {
+    let bare = |b: u8| (b' '..=b'~').contains(&b) && b != b'"' && b != b'\\';
+    if !text.bytes().all(bare) {
+        return write!(to, "{text:?}");
+    }
+    to.push('"');
+    to.push_str(text);
+    to.push('"');
+    Ok(())
 }
 
 /// A JSON string with its quotes.
