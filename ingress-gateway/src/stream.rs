@@ -138,7 +138,7 @@ fn headers(worker: &Worker, arrival: &Arrival, target: &Target) -> HeaderMap {
         host: target.service.as_ref().map(|s| s.name.hostname.to_string()),
     };
     let workload = worker::source(arrival).workload;
-    let baggage = workload.and_then(|w| Baggage::of(&w).to_value());
+    let baggage = workload.and_then(|w| Baggage::value_of(&w));
     let trace = new_traceparent(&mut worker.dice.borrow_mut());
     for (name, value) in [
         ("forwarded", forwarded.to_value()),

@@ -117,7 +117,7 @@ async fn open(
 /// The headers of the 200 we answer: who is here.
 fn answer_headers(workload: &Workload) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Some(value) = Baggage::of(workload).to_value() {
+    if let Some(value) = Baggage::value_of(workload) {
         headers.insert("baggage", value);
     }
     headers

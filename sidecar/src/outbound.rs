@@ -180,7 +180,7 @@ impl Call {
         };
         let trace = mesh_hbone::new_traceparent(&mut self.worker.dice.borrow_mut());
         let values = [
-            ("baggage", Baggage::of(workload).to_value()),
+            ("baggage", Baggage::value_of(workload)),
             ("forwarded", forwarded.to_value()),
             ("traceparent", trace),
         ];

@@ -78,7 +78,7 @@ pub(crate) fn request_headers(
         host: service.map(|s| s.name.hostname.to_string()),
     };
     let values = [
-        ("baggage", Baggage::of(local).to_value()),
+        ("baggage", Baggage::value_of(local)),
         ("forwarded", forwarded.to_value()),
         ("traceparent", mesh_hbone::new_traceparent(dice)),
     ];
@@ -94,7 +94,7 @@ pub(crate) fn request_headers(
 /// The headers of the 200 we answer.
 pub(crate) fn response_headers(local: &Workload) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if let Some(value) = Baggage::of(local).to_value() {
+    if let Some(value) = Baggage::value_of(local) {
         headers.insert("baggage", value);
     }
     headers

@@ -10,8 +10,8 @@ use crate::application::{self, Admission};
 use crate::limits::Permit;
 use crate::pods::{Pod, Worker, accept_each};
 use crate::{facts, local};
-use http::HeaderMap;
-use mesh_hbone::{Baggage, Forwarded, Incoming};
+use http::{HeaderMap, HeaderValue};
+use mesh_hbone::{Baggage, Forwarded, HboneStream, Incoming};
 use mesh_l4::run_session;
 use mesh_model::{Reason, SpiffeId};
 use mesh_plan::{Authority, Refusal};
@@ -104,7 +104,7 @@ pub(crate) struct Asked {
     /// Host name of the service, as far as the client names it.
     pub(crate) service_host: Option<String>,
     /// Who the client says it is; shown where nothing better is known.
-    pub(crate) baggage: Option<Baggage>,
+    pub(crate) baggage: Option<HeaderValue>,
     /// The client's network, when it is another than ours.
     pub(crate) other_network: Option<String>,
 }
@@ -127,14 +127,46 @@ impl Asked {
         Self {
             authority: incoming.authority().to_owned(),
             service_host: forwarded.and_then(|f| f.host),
-            baggage: incoming.headers().get("baggage").map(Baggage::parse),
+            baggage: incoming.headers().get("baggage").cloned(),
             other_network: facts::other_network(incoming.headers(), network),
         }
     }
 }
 
 /// Carries one stream.
-async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
+async fn serve(tunnel: Rc<Tunnel>, incoming: Incoming) {
+    // Boxed: what it needs is given back before the session, most of which is idle.
+    let admitted = Box::pin(admit(&tunnel, incoming)).await;
+    let Some(Admitted {
+        stream,
+        app,
+        record,
+        admission,
+        _permit,
+    }) = admitted
+    else {
+        return;
+    };
+    let cut = async {
+        tokio::select! {
+            reason = admission.revoked() => reason,
+            reason = tunnel.trust.lost() => reason,
+        }
+    };
+    run_session(stream, app, record, cut, &tunnel.worker.pod.drain).await;
+}
+
+/// A stream that was answered 200.
+struct Admitted {
+    stream: HboneStream,
+    app: TcpStream,
+    record: ConnectionRecord,
+    admission: Admission,
+    _permit: Permit,
+}
+
+/// Answers one request; none when that was a refusal, which is on record.
+async fn admit(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Admitted> {
     let pod = &tunnel.worker.pod;
     let asked = Asked::of(&incoming, &pod.node.proxy.network);
     let at = SocketAddr::new(tunnel.local_ip, mesh_model::PORT_HBONE);
@@ -154,7 +186,7 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
         local_ip: tunnel.local_ip,
     };
     let opened = tokio::select! {
-        opened = Box::pin(open(&caller, &asked, &mut record)) => opened,
+        opened = open(&caller, &asked, &mut record) => opened,
         () = incoming.abandoned() => {
             Err(Refusal::new(Reason::DownstreamReset, "the client gave up"))
         }
@@ -163,7 +195,8 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
         Ok(opened) => opened,
         Err(refusal) => {
             incoming.refuse(refusal.reason);
-            return record.end(refusal.reason, Some(refusal.detail));
+            record.end(refusal.reason, Some(refusal.detail));
+            return None;
         }
     };
 
@@ -175,16 +208,17 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
         _permit,
     } = opened;
     match incoming.accept(answer) {
-        Ok(stream) => {
-            let cut = async {
-                tokio::select! {
-                    reason = admission.revoked() => reason,
-                    reason = tunnel.trust.lost() => reason,
-                }
-            };
-            run_session(stream, app, record, cut, &pod.drain).await;
+        Ok(stream) => Some(Admitted {
+            stream,
+            app,
+            record,
+            admission,
+            _permit,
+        }),
+        Err(error) => {
+            record.end(Reason::DownstreamReset, Some(error.to_string()));
+            None
         }
-        Err(error) => record.end(Reason::DownstreamReset, Some(error.to_string())),
     }
 }
 
@@ -231,9 +265,11 @@ pub(crate) async fn open(
     let network = &node.proxy.network;
     let source = facts::peer(&snapshot, network, caller.peer, Some(caller.identity));
     let other_network = asked.other_network.as_deref();
-    let believed = node.proxy.response_baggage || other_network.is_some();
-    let baggage = asked.baggage.as_ref().filter(|_| believed);
-    record.set_source(facts::told(source, baggage, other_network));
+    let needed = source.workload.is_none() && node.proxy.response_baggage;
+    let needed = needed || other_network.is_some();
+    let baggage = asked.baggage.as_ref().filter(|_| needed);
+    let baggage = baggage.map(Baggage::parse);
+    record.set_source(facts::told(source, baggage.as_ref(), other_network));
     let host = asked.service_host.as_deref();
     let service = facts::service_asked(&snapshot, workload, host, destination.port());
     record.set_service(service);

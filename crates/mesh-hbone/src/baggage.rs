@@ -3,12 +3,16 @@
 //! Both are information for telemetry. Neither is ever used to decide: the peer's identity comes
 //! from its certificate and its address from its TCP connection.
 
+use bytes::Bytes;
 use http::HeaderValue;
 use mesh_model::Workload;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 /// Longest `baggage` or `forwarded` value read, bytes; more is ignored.
 const VALUE_BYTES_MAX: usize = 4096;
+/// Room for a value of names of common length, bytes.
+const VALUE_BYTES_FIRST: usize = 256;
 
 /// Who a workload says it is. Every field may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,38 +36,36 @@ pub struct Baggage {
 }
 
 impl Baggage {
-    /// The baggage of a workload.
-    pub fn of(workload: &Workload) -> Self {
-        Self {
-            cluster: workload.cluster.to_string(),
-            namespace: workload.namespace.to_string(),
-            workload_type: workload.workload_type.to_string(),
-            workload_name: workload.workload_name.to_string(),
-            service_name: workload.canonical_name.to_string(),
-            service_version: workload.canonical_revision.to_string(),
-            region: workload.locality.region.to_string(),
-            zone: workload.locality.zone.to_string(),
-        }
+    /// The header value of a workload, as [`Self::to_value`] writes it.
+    pub fn value_of(workload: &Workload) -> Option<HeaderValue> {
+        compose(
+            workload.workload_type,
+            &[
+                &workload.cluster,
+                &workload.namespace,
+                &workload.workload_name,
+                &workload.canonical_name,
+                &workload.canonical_revision,
+                &workload.locality.region,
+                &workload.locality.zone,
+            ],
+        )
     }
 
     /// The header value; empty fields, and fields that no baggage may hold, are left out.
     pub fn to_value(&self) -> Option<HeaderValue> {
-        let name_key = format!("k8s.{}.name", workload_type(&self.workload_type)?);
-        let items = [
-            ("k8s.cluster.name", &self.cluster),
-            ("k8s.namespace.name", &self.namespace),
-            (&*name_key, &self.workload_name),
-            ("service.name", &self.service_name),
-            ("service.version", &self.service_version),
-            ("cloud.region", &self.region),
-            ("cloud.availability_zone", &self.zone),
-        ];
-        let text: Vec<String> = items
-            .iter()
-            .filter(|(_, value)| is_plain(value))
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        HeaderValue::from_str(&text.join(",")).ok()
+        compose(
+            &self.workload_type,
+            &[
+                &self.cluster,
+                &self.namespace,
+                &self.workload_name,
+                &self.service_name,
+                &self.service_version,
+                &self.region,
+                &self.zone,
+            ],
+        )
     }
 
     /// Reads a header value. Items that are unknown or malformed are passed over, as are
@@ -110,6 +112,37 @@ impl Baggage {
     }
 }
 
+/// Written for every connection: in one piece of memory.
+fn compose(kind: &str, values: &[&str; 7]) -> Option<HeaderValue> {
+    const KEYS: [&str; 7] = [
+        "k8s.cluster.name",
+        "k8s.namespace.name",
+        "", // k8s.<type>.name
+        "service.name",
+        "service.version",
+        "cloud.region",
+        "cloud.availability_zone",
+    ];
+    let kind = workload_type(kind)?;
+    let mut text = String::with_capacity(VALUE_BYTES_FIRST);
+    for (key, value) in KEYS.iter().zip(values) {
+        if !is_plain(value) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push(',');
+        }
+        let parts: &[&str] = match *key {
+            "" => &["k8s.", kind, ".name"],
+            key => &[key],
+        };
+        parts.iter().for_each(|part| text.push_str(part));
+        text.push('=');
+        text.push_str(value);
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
+}
+
 fn workload_type(text: &str) -> Option<&'static str> {
     match text {
         "deployment" => Some("deployment"),
@@ -140,17 +173,22 @@ pub struct Forwarded {
 impl Forwarded {
     /// The header value.
     pub fn to_value(&self) -> Option<HeaderValue> {
-        let client = self.client.map(|address| format!("for=\"{address}\""));
-        let host = self
-            .host
-            .as_ref()
-            .filter(|host| is_plain(host))
-            .map(|host| format!("host={host}"));
-        let text: Vec<String> = client.into_iter().chain(host).collect();
+        let mut text = String::with_capacity(VALUE_BYTES_FIRST);
+        if let Some(address) = self.client {
+            // Writing to a String cannot fail.
+            let _infallible = write!(text, "for=\"{address}\"");
+        }
+        if let Some(host) = self.host.as_ref().filter(|host| is_plain(host)) {
+            if !text.is_empty() {
+                text.push(';');
+            }
+            text.push_str("host=");
+            text.push_str(host);
+        }
         if text.is_empty() {
             return None;
         }
-        HeaderValue::from_str(&text.join(";")).ok()
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
     }
 
     /// Reads a header value; of several elements the first counts.
@@ -189,7 +227,7 @@ mod tests {
         workload.workload_type = "deployment";
         workload.workload_name = "web".into();
         workload.locality.region = "eu".into();
-        let value = Baggage::of(&workload).to_value().unwrap();
+        let value = Baggage::value_of(&workload).unwrap();
         assert_eq!(
             value,
             "k8s.cluster.name=Kubernetes,k8s.namespace.name=demo,k8s.deployment.name=web,\
