@@ -4,6 +4,10 @@
 //! Both identities are asked for all the same, the destination decides with its own policies as it
 //! would behind a tunnel (so STRICT is satisfied), and what revokes a tunnelled session ends this one.
 
+mod trust;
+
+pub(crate) use trust::Trusts;
+
 use crate::facts;
 use crate::inbound::{self, Asked, Caller, Opened};
 use crate::pods::{Pod, Worker};
@@ -17,11 +21,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::TcpStream;
+use trust::{Held, Trust};
 
 /// A connection that the destination has let in and whose application is connected.
 pub(crate) struct Near {
     pod: Arc<Pod>,
     opened: Opened,
+    /// The pods', in each other's certificates.
+    trust: Rc<Trust>,
     /// The destination's record; the source has its own.
     record: ConnectionRecord,
 }
@@ -52,7 +59,8 @@ pub(crate) async fn open(
         let refusal = Refusal::new(Reason::Internal, "the target takes plain text");
         return Err(refusal.into());
     };
-    let identity = proven(&worker.certificate(workload).await?, workload)?;
+    let source = proven(worker.certificate(workload).await?, workload)?;
+    let identity = source.certificate.identity().clone();
     let mut facts = facts::inbound(client, Some(target.address));
     facts.hbone_address = Some(authority.clone());
     facts.security = Security::MutualTls;
@@ -77,13 +85,17 @@ pub(crate) async fn open(
         other_network: None,
     };
     let opened = async {
-        destination(&pod, target, expected, &identity).await?;
-        inbound::open(&caller, &asked, &mut record).await
+        let destination = destination(&pod, target, expected).await?;
+        let trust = worker.trusts.between(&source, &destination)?;
+        let opened = inbound::open(&caller, &asked, &mut record).await?;
+        Ok((opened, trust))
     };
-    match opened.await {
-        Ok(opened) => Ok(Near {
+    let opened: Result<_, Refusal> = opened.await;
+    match opened {
+        Ok((opened, trust)) => Ok(Near {
             pod,
             opened,
+            trust,
             record,
         }),
         Err(refusal) => {
@@ -94,26 +106,23 @@ pub(crate) async fn open(
     }
 }
 
-/// Whom the source's certificate proves.
+/// The certificate that proves the source.
 fn proven(
-    certificate: &mesh_identity::CertificateReceiver,
+    successors: mesh_identity::CertificateReceiver,
     workload: &Workload,
-) -> Result<SpiffeId, Refusal> {
-    let held = certificate.borrow().clone();
-    held.map(|c| c.identity().clone()).ok_or_else(|| {
+) -> Result<Held, Refusal> {
+    let certificate = successors.borrow().clone().ok_or_else(|| {
         let detail = format!("no certificate of {} is held", workload.object_name());
         Refusal::new(Reason::NoIdentity, detail)
+    })?;
+    Ok(Held {
+        certificate,
+        successors,
     })
 }
 
-/// The destination, too, must be able to prove who it is, and be who is expected; and as a server it
-/// takes clients of its own trust domain alone.
-async fn destination(
-    pod: &Pod,
-    target: &Target,
-    expected: &[SpiffeId],
-    client: &SpiffeId,
-) -> Result<(), Refusal> {
+/// The destination, too, must be able to prove who it is, and be who is expected.
+async fn destination(pod: &Pod, target: &Target, expected: &[SpiffeId]) -> Result<Held, Refusal> {
     let identity = target.workload.as_ref().and_then(|w| w.identity());
     let Some(identity) = identity.filter(|i| expected.contains(i)) else {
         let detail = format!(
@@ -122,15 +131,12 @@ async fn destination(
         );
         return Err(Refusal::new(Reason::TlsFailure, detail));
     };
-    if identity.trust_domain() != client.trust_domain() {
-        let detail = format!("{client} is not of the trust domain of {identity}");
-        return Err(Refusal::new(Reason::TlsFailure, detail));
-    }
     let identities = &pod.node.identities;
-    match identities.certificate(&identity).await {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Refusal::new(error.reason(), error.to_string())),
-    }
+    let certificate = identities.certificate(&identity).await;
+    Ok(Held {
+        certificate: certificate.map_err(|e| Refusal::new(e.reason(), e.to_string()))?,
+        successors: identities.watch(&identity),
+    })
 }
 
 impl Near {
@@ -139,6 +145,7 @@ impl Near {
         let Self {
             pod,
             opened,
+            trust,
             record: mut theirs,
         } = self;
         theirs.set_drop_reason(Reason::Drained);
@@ -149,16 +156,18 @@ impl Near {
             _permit,
             ..
         } = opened;
-        let cut = ended_by(&pod, admission.revoked());
+        let cut = ended_by(&pod, admission.revoked(), &trust);
         let reason = run_session(stream, app, record, cut, &source.drain).await;
         theirs.end(reason, None);
     }
 }
 
-/// What ends the session beside its bytes: the destination's policies, and its going away.
-async fn ended_by(pod: &Pod, revoked: impl Future<Output = Reason>) -> Reason {
+/// What ends the session beside its bytes: the destination's policies, trust in either certificate,
+/// and the destination's going away.
+async fn ended_by(pod: &Pod, revoked: impl Future<Output = Reason>, trust: &Trust) -> Reason {
     tokio::select! {
         reason = revoked => reason,
+        reason = trust.lost() => reason,
         () = pod.drain.forced() => Reason::Drained,
     }
 }

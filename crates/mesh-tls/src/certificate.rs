@@ -1,11 +1,12 @@
 //! One workload certificate with everything a handshake needs, built once.
 
 use crate::aead::AeadLibrary;
+use crate::mesh::Witness;
 use crate::provider::{Provider, TlsPolicy};
 use crate::revocation::{Lists, PeerSide, Revocations};
 use crate::session::SecretsToOwner;
 use crate::verify::{self, ClientJudge, Expected, Judge, ServerJudge};
-use crate::{PrivateKey, TlsError, pem, san};
+use crate::{Peer, PrivateKey, TlsError, pem, san};
 use arc_swap::ArcSwap;
 use mesh_model::SpiffeId;
 use rcgen::{
@@ -231,6 +232,22 @@ impl WorkloadCertificate {
 
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         self.server.clone()
+    }
+
+    /// Judges another certificate of this process, as the peer of a connection of this one.
+    pub(crate) fn judge_held(
+        &self,
+        peer: &Self,
+        side: PeerSide,
+        expected: &Expected,
+    ) -> Result<Peer, TlsError> {
+        // Before the chain: a list that comes meanwhile is seen.
+        let witness = Witness::of(self, side);
+        let held = peer.certificates.resolve(&[], &[]);
+        let held = held.ok_or(TlsError::NoPeerCertificate)?;
+        let judge = judge(&self.roots, &self.identity, &self.policy);
+        let (facts, identity) = judge.accept(&held.cert, side, expected)?;
+        Ok(witness.peer(&facts, identity, &held.cert))
     }
 
     /// The client configuration for a set of expected identities, built at its first use.

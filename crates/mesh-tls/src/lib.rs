@@ -36,7 +36,7 @@ pub use edge_client::{
     EdgeAgreed, EdgeClientSettings, EdgeClientStream, EdgeConnector, ServerCheck,
 };
 pub use error::TlsError;
-pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh};
+pub use mesh::{HANDSHAKE_TIMEOUT, MeshStream, Peer, accept_mesh, connect_mesh, judge_both};
 pub use provider::{
     Cryptography, KeyExchange, TlsPolicy, fill_random, install_provider, install_provider_with,
     set_cryptography,

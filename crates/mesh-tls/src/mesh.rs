@@ -148,6 +148,22 @@ impl<'a> Witness<'a> {
         }
     }
 
+    /// The peer known by a certificate that was judged without a handshake.
+    pub(crate) fn peer(
+        self,
+        facts: &san::Facts,
+        identity: SpiffeId,
+        chain: &[CertificateDer<'_>],
+    ) -> Peer {
+        Peer {
+            identity,
+            not_after: facts.not_after,
+            key_exchange: "unknown",
+            cipher_suite: "unknown",
+            chain: self.chain(chain),
+        }
+    }
+
     fn chain(self, certificates: &[CertificateDer<'_>]) -> Option<Arc<PeerChain>> {
         let changes = self.changes?;
         Some(Arc::new(PeerChain {
@@ -163,6 +179,22 @@ impl<'a> Witness<'a> {
             judged: Mutex::default(),
         }))
     }
+}
+
+/// Judges two certificates of this process by each other's roots, lists and rules, as their handshake
+/// would: first the client as the server sees it, then the server as the client does. The keys are
+/// this process's own, so there is nothing to prove; what they agreed on reads `unknown`.
+///
+/// # Errors
+/// What the handshake would fail with.
+pub fn judge_both(
+    client: &WorkloadCertificate,
+    server: &WorkloadCertificate,
+    expected: &Expected,
+) -> Result<(Peer, Peer), TlsError> {
+    let accepted = server.judge_held(client, PeerSide::Client, &Expected::TrustDomain)?;
+    let connected = client.judge_held(server, PeerSide::Server, expected)?;
+    Ok((accepted, connected))
 }
 
 pub(crate) fn key_exchange_name(state: &CommonState) -> &'static str {

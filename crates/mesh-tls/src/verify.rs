@@ -47,6 +47,33 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
+    /// The chain and the identities of a client or server certificate; whom it is accepted as.
+    pub(crate) fn accept(
+        &self,
+        certificates: &[CertificateDer<'_>],
+        side: PeerSide,
+        expected: &Expected,
+    ) -> Result<(san::Facts, SpiffeId), TlsError> {
+        let (leaf, intermediates) = certificates
+            .split_first()
+            .ok_or(TlsError::NoPeerCertificate)?;
+        let facts = self.chain(leaf, intermediates, UnixTime::now(), side)?;
+        match expected.select(facts.identities(), &self.trust_domain) {
+            Some(identity) => Ok((facts, identity)),
+            None => Err(self.unexpected(&facts, expected)),
+        }
+    }
+
+    fn unexpected(&self, facts: &san::Facts, expected: &Expected) -> TlsError {
+        match expected {
+            Expected::TrustDomain => self.another_domain(facts),
+            Expected::AnyOf(wanted) => TlsError::IdentityMismatch {
+                found: facts.shown(),
+                expected: san::shown(wanted),
+            },
+        }
+    }
+
     fn chain(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -160,14 +187,7 @@ impl ServerCertVerifier for ServerJudge {
         {
             return Ok(ServerCertVerified::assertion());
         }
-        Err(match &self.expected {
-            Expected::TrustDomain => self.judge.another_domain(&facts),
-            Expected::AnyOf(wanted) => TlsError::IdentityMismatch {
-                found: facts.shown(),
-                expected: san::shown(wanted),
-            },
-        }
-        .into_rustls())
+        Err(self.judge.unexpected(&facts, &self.expected).into_rustls())
     }
 
     fn verify_tls12_signature(

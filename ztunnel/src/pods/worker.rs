@@ -2,6 +2,7 @@
 
 use super::{Pod, StartError};
 use crate::limits::Permit;
+use crate::same_node::Trusts;
 use crate::{inbound, inbound_plaintext, outbound};
 use mesh_hbone::Pool;
 use mesh_identity::CertificateReceiver;
@@ -28,6 +29,8 @@ pub(crate) struct Worker {
     pub(crate) pod: Arc<Pod>,
     /// The tunnels it opened. They end with the pod, as its network namespace does.
     pub(crate) pool: Pool,
+    /// What its connections to pods of this process have found.
+    pub(crate) trusts: Trusts,
     /// Chance.
     pub(crate) dice: RefCell<Dice>,
     /// Kept here so that a connection does not go to the table all workers share.
@@ -40,6 +43,7 @@ impl Worker {
         let count = move |reason: Reason| retired.with(reason.code()).inc();
         Self {
             pool: Pool::counting(pod.node.proxy.pool.clone(), &pod.scope, count),
+            trusts: Trusts::default(),
             dice: RefCell::new(Dice::seeded(RandomState::new().hash_one(&pod.spec.uid))),
             certificates: RefCell::new(None),
             pod,
