@@ -45,7 +45,7 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     };
 
     // After it: bytes.
-    match incoming.accept(answer_headers(&workload)) {
+    match incoming.accept(&answer_headers(&workload)) {
         Ok(stream) => {
             tokio::select! {
                 () = arrival.carry(&tunnel.worker, stream, pending) => {}

@@ -51,7 +51,7 @@ async fn serve(tunnel: Rc<Tunnel>, mut incoming: Incoming) {
     };
 
     // After it.
-    match incoming.accept(HeaderMap::new()) {
+    match incoming.accept(&HeaderMap::new()) {
         Ok(stream) => {
             tokio::select! {
                 () = call.carry(stream, pending) => {}

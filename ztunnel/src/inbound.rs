@@ -5,12 +5,14 @@
 //! re-checks the sessions that live and cuts those it denies.
 
 mod app_tunnel;
+mod lost;
 
 use crate::application::{self, Admission};
 use crate::limits::Permit;
 use crate::pods::{Pod, Worker, accept_each};
 use crate::{facts, local};
 use http::{HeaderMap, HeaderValue};
+use lost::Lost;
 use mesh_hbone::{Baggage, Forwarded, HboneStream, Incoming};
 use mesh_l4::run_session;
 use mesh_model::{Reason, SpiffeId};
@@ -18,6 +20,7 @@ use mesh_plan::{Authority, Refusal};
 use mesh_telemetry::{ConnectionRecord, Party, Security, Transport};
 use mesh_tls::{PeerTrust, Session};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +32,7 @@ struct Tunnel {
     identity: SpiffeId,
     local_ip: IpAddr,
     trust: PeerTrust,
+    lost: Lost,
     _permit: Permit,
 }
 
@@ -60,7 +64,15 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
     };
     let handler = |incoming| serve(tunnel.clone(), incoming);
     let ended = mesh_hbone::serve_session(session, settings, &pod.drain, scope, stale, handler);
-    if let Err(error) = ended.await {
+    let lost = async {
+        tunnel.lost.tell(tunnel.trust.lost().await);
+        std::future::pending().await
+    };
+    let ended = tokio::select! {
+        ended = ended => ended,
+        ended = lost => ended,
+    };
+    if let Err(error) = ended {
         // Its streams have records of their own; this is about the connection under them.
         tracing::debug!(%peer, identity = %tunnel.identity, %error, "tunnel ended");
     }
@@ -91,6 +103,7 @@ async fn handshake(
         identity: session.peer.identity.clone(),
         local_ip,
         trust: PeerTrust::new(session.peer.clone(), certificate, certificates),
+        lost: Lost::default(),
         _permit: permit,
         worker,
     };
@@ -147,12 +160,12 @@ async fn serve(tunnel: Rc<Tunnel>, incoming: Incoming) {
     else {
         return;
     };
-    let cut = async {
+    let cut = pin!(async {
         tokio::select! {
             reason = admission.revoked() => reason,
-            reason = tunnel.trust.lost() => reason,
+            reason = tunnel.lost.told() => reason,
         }
-    };
+    });
     run_session(stream, app, record, cut, &tunnel.worker.pod.drain).await;
 }
 
@@ -207,7 +220,7 @@ async fn admit(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Admitted> {
         admission,
         _permit,
     } = opened;
-    match incoming.accept(answer) {
+    match incoming.accept(&answer) {
         Ok(stream) => Some(Admitted {
             stream,
             app,

@@ -59,7 +59,10 @@ pub(crate) async fn serve(
             }
             run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
         }
-        Ok(Reached::Near(near)) => near.carry(stream, record, &worker.pod).await,
+        Ok(Reached::Near(near)) => {
+            // Boxed: else every session through a tunnel had room for it.
+            Box::pin(near.carry(stream, record, &worker.pod)).await;
+        }
         Err(refusal) => record.end(refusal.reason, Some(refusal.detail)),
     }
 }

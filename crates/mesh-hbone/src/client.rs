@@ -83,7 +83,10 @@ impl Asked {
             .await
             .map_err(|_| TunnelError::ResponseTimeout)??;
         match fields::status(&answer) {
-            Some(200) => Ok(HboneStream::new(handle, fields::headers(answer))),
+            Some(200) => {
+                handle.keep_headers(answer);
+                Ok(HboneStream::new(handle))
+            }
             other => Err(TunnelError::Refused(other.unwrap_or_default())),
         }
     }

@@ -10,7 +10,6 @@ use crate::fields;
 use crate::frozen::Frozen;
 use crate::inbox::Inbox;
 use bytes::Bytes;
-use http::HeaderMap;
 use mesh_http2::{Connection as Engine, ErrorCode, Event, Field, ResetCause, Role, StreamId};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
@@ -54,8 +53,9 @@ pub(crate) struct Slot {
     /// On a client: the fields of the answer, until they are taken.
     pub(crate) answer: Option<Vec<Field>>,
     pub(crate) answered: bool,
-    /// Of the 200 that opened the stream, shared with its handle.
-    pub(crate) headers: Option<Rc<HeaderMap>>,
+    /// On a client: of the 200 that opened the stream. Fields, as a header map is several times
+    /// their size.
+    pub(crate) headers: Vec<Field>,
     /// We have sent END_STREAM, or it follows what was written.
     pub(crate) write_ended: bool,
     pub(crate) reader: Option<Waker>,

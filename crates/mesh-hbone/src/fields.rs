@@ -57,7 +57,7 @@ pub(crate) fn extend(fields: &mut Vec<Field>, headers: &HeaderMap) {
 pub(crate) fn headers(fields: Vec<Field>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for field in fields {
-        if field.name.first() == Some(&b':') {
+        if field.is_pseudo() {
             continue;
         }
         // The engine has let well-formed fields through; what http takes differs in details only.

@@ -7,7 +7,7 @@
 use crate::core::{Core, Fault, Handle, Shared, Slot};
 use crate::driver::{Driver, Revival};
 use crate::wire::Sealed;
-use crate::{HboneStream, KeepAlive, TunnelError, fields};
+use crate::{HboneStream, KeepAlive, TunnelError};
 use mesh_http2::{Connection as Engine, ErrorCode, Field, Role, Snapshot, StreamId};
 use mesh_tls::{Records, RecordsSnapshot};
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ struct StreamState {
     fault: Option<Fault>,
     answer: Option<Vec<Field>>,
     answered: bool,
-    /// Of the 200 that opened the stream.
+    /// On a client: of the 200 that opened the stream.
     headers: Vec<Field>,
 }
 
@@ -100,21 +100,15 @@ impl Tunnel {
 impl TunnelState {
     pub(crate) fn of(core: &mut Core, wire: WireState) -> Self {
         let (slots, lingering, requests) = core.take_streams();
-        let stream = |(stream, slot): (StreamId, Box<Slot>)| {
-            let mut headers = Vec::new();
-            if let Some(known) = &slot.headers {
-                fields::extend(&mut headers, known);
-            }
-            StreamState {
-                stream,
-                inbox: slot.inbox.pieces().collect::<Vec<_>>().concat(),
-                ended: slot.ended,
-                write_ended: slot.write_ended,
-                fault: slot.fault,
-                answer: slot.answer,
-                answered: slot.answered,
-                headers,
-            }
+        let stream = |(stream, slot): (StreamId, Box<Slot>)| StreamState {
+            stream,
+            inbox: slot.inbox.pieces().collect::<Vec<_>>().concat(),
+            ended: slot.ended,
+            write_ended: slot.write_ended,
+            fault: slot.fault,
+            answer: slot.answer,
+            answered: slot.answered,
+            headers: slot.headers,
         };
         Self {
             engine: core.engine.snapshot(),
@@ -164,11 +158,12 @@ where
             fault: stream.fault,
             answer: stream.answer,
             answered: stream.answered,
+            headers: stream.headers,
             ..Slot::default()
         };
         slot.inbox.push(stream.inbox.into(), false);
         slots.push((stream.stream, Box::new(slot)));
-        opened.push((stream.stream, fields::headers(stream.headers)));
+        opened.push(stream.stream);
     }
     let server = engine.role() == Role::Server;
     let revival = Revival {
@@ -184,7 +179,7 @@ where
     let handle = |stream| Handle::of(driver.shared(), stream);
     let streams = opened
         .into_iter()
-        .map(|(stream, headers)| (stream.value(), HboneStream::new(handle(stream), headers)))
+        .map(|stream| (stream.value(), HboneStream::new(handle(stream))))
         .collect();
     Ok(Revived { streams, driver })
 }

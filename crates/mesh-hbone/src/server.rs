@@ -46,9 +46,9 @@ impl Incoming {
     ///
     /// # Errors
     /// When the peer gave the request up meanwhile.
-    pub fn accept(self, headers: HeaderMap) -> Result<HboneStream, TunnelError> {
-        self.handle.answer(&fields::answer(200, &headers), false)?;
-        Ok(HboneStream::new(self.handle, headers))
+    pub fn accept(self, headers: &HeaderMap) -> Result<HboneStream, TunnelError> {
+        self.handle.answer(&fields::answer(200, headers), false)?;
+        Ok(HboneStream::new(self.handle))
     }
 
     /// Answers with the status of the reason and nothing else ([`Reason::connect_status`]).

@@ -1,6 +1,7 @@
 //! One tunnel stream as a byte stream, with HTTP/2 flow control kept on both directions.
 
 use crate::core::Handle;
+use crate::fields;
 use crate::frozen::Tunnel;
 use crate::inbox::Inbox;
 use bytes::Bytes;
@@ -8,7 +9,6 @@ use http::HeaderMap;
 use mesh_http2::ErrorCode;
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -22,19 +22,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// * Dropping it sends what was written and resets what has not ended then.
 pub struct HboneStream {
     handle: Handle,
-    headers: Rc<HeaderMap>,
 }
 
 impl HboneStream {
-    pub(crate) fn new(handle: Handle, headers: HeaderMap) -> Self {
-        let headers = Rc::new(headers);
-        handle.keep_headers(headers.clone());
-        Self { handle, headers }
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle }
     }
 
-    /// The headers of the 200 that opened the stream: the far side's on a client, ours on a server.
-    pub fn response_headers(&self) -> &HeaderMap {
-        &self.headers
+    /// The headers of the 200 that opened the stream, on a client; on a server, which knows them, none.
+    pub fn response_headers(&self) -> HeaderMap {
+        fields::headers(self.handle.headers())
     }
 
     /// How much may be written now; ready as well when writing fails.

@@ -174,7 +174,7 @@ impl Tunnel {
             let hand_over = move |incoming: Incoming| {
                 let accept = accept.clone();
                 async move {
-                    let stream = incoming.accept(HeaderMap::new()).unwrap();
+                    let stream = incoming.accept(&HeaderMap::new()).unwrap();
                     accept.send(stream).await.unwrap();
                 }
             };

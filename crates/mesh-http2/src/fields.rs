@@ -141,7 +141,7 @@ pub(crate) fn check(expect: Expect, fields: &[Field]) -> Result<Message, FieldsE
     let (mut pseudo, mut message, mut regular) = (Pseudo::default(), Message::default(), false);
     for field in fields {
         check_value(&field.value)?;
-        if field.name.first() == Some(&b':') {
+        if field.is_pseudo() {
             if regular {
                 return Err(FieldsError::Pseudo);
             }

@@ -48,6 +48,11 @@ impl Field {
         }
     }
 
+    /// Whether it is a pseudo-header field (RFC 9113 section 8.3).
+    pub fn is_pseudo(&self) -> bool {
+        self.name.first() == Some(&b':')
+    }
+
     /// A secret.
     pub fn sensitive(name: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         Self {

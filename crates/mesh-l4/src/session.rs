@@ -30,6 +30,8 @@ where
 {
     let mut unsent = Unsent::default();
     let streams = (&mut down, &mut up, &mut unsent);
+    // Pinned: each future around it would hold room for it once more.
+    let cut = pin!(cut);
     let (reason, detail) = match carry(streams, &mut record, cut, drain, pending()).await {
         Carried::Ended(reason, detail) => (reason, detail),
         // By what never comes.

@@ -3,10 +3,8 @@
 use super::{Fault, LINGER, Lingering, Shared, Slot};
 use crate::TunnelError;
 use crate::inbox::Inbox;
-use http::HeaderMap;
 use mesh_http2::{CommandError, Connection as Engine, ErrorCode, Field, StreamId};
 use std::io;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use tokio::time::Instant;
 
@@ -98,9 +96,16 @@ impl Handle {
         Poll::Pending
     }
 
-    /// Has the headers of the answer kept with the stream, for when the tunnel is taken apart.
-    pub(crate) fn keep_headers(&self, headers: Rc<HeaderMap>) {
-        self.with_slot(|slot| slot.headers = Some(headers));
+    /// Keeps the headers of the answer with the stream.
+    pub(crate) fn keep_headers(&self, mut fields: Vec<Field>) {
+        fields.retain(|field| !field.is_pseudo());
+        fields.shrink_to_fit();
+        self.with_slot(|slot| slot.headers = fields);
+    }
+
+    /// The headers of the answer.
+    pub(crate) fn headers(&self) -> Vec<Field> {
+        self.with_slot(|slot| slot.headers.clone())
     }
 
     /// Returns when the peer gave the stream up, or the connection is gone.

@@ -62,7 +62,7 @@ impl Far {
 }
 
 async fn echo(incoming: Incoming) {
-    let stream = incoming.accept(HeaderMap::new()).unwrap();
+    let stream = incoming.accept(&HeaderMap::new()).unwrap();
     let (mut read, mut write) = tokio::io::split(stream);
     if tokio::io::copy(&mut read, &mut write).await.is_ok() {
         drop(write.shutdown().await);

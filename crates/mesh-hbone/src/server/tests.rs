@@ -24,7 +24,7 @@ fn served(bytes: &[u8], close: bool) -> Result<(), TunnelError> {
             ..ServerSettings::default()
         };
         let answer = |incoming: Incoming| async move {
-            drop(incoming.accept(HeaderMap::new()));
+            drop(incoming.accept(&HeaderMap::new()));
         };
         let ended = serve(far, &settings, &Drain::new(), &scope, answer).await;
         scope.cancel();

@@ -23,7 +23,7 @@ fn bytes_flow_both_ways_and_headers_are_seen() {
             assert_eq!(incoming.headers()["baggage"], "a=b");
             let mut headers = HeaderMap::new();
             headers.insert("baggage", "c=d".parse().unwrap());
-            echo(incoming.accept(headers).unwrap()).await;
+            echo(incoming.accept(&headers).unwrap()).await;
         });
         let pool = Pool::new(PoolSettings::default(), &scope);
         let mut stream = open(&pool, &origin).await.unwrap();
@@ -41,7 +41,7 @@ fn bytes_flow_both_ways_and_headers_are_seen() {
 fn a_server_that_speaks_first_is_heard_and_each_direction_ends_alone() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
-            let mut stream = incoming.accept(HeaderMap::new()).unwrap();
+            let mut stream = incoming.accept(&HeaderMap::new()).unwrap();
             stream.write_all(b"220 ready").await.unwrap();
             // Our half ends first; the peer's goes on.
             stream.shutdown().await.unwrap();
@@ -64,7 +64,7 @@ fn a_server_that_speaks_first_is_heard_and_each_direction_ends_alone() {
 fn concurrent_first_requests_share_one_dial_and_a_full_connection_is_passed_over() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
-            echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+            echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
         });
         let pool = Pool::new(PoolSettings::default(), &scope);
         let opens = (0..100).map(|_| open(&pool, &origin));
@@ -87,11 +87,11 @@ fn large_transfers_pass_while_a_stream_nobody_reads_stands_still() {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
             if incoming.authority().ends_with(":1") {
                 // Accepts and never reads.
-                let stream = incoming.accept(HeaderMap::new()).unwrap();
+                let stream = incoming.accept(&HeaderMap::new()).unwrap();
                 std::future::pending::<()>().await;
                 drop(stream);
             } else {
-                echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+                echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
             }
         });
         let pool = Pool::new(PoolSettings::default(), &scope);
@@ -153,7 +153,7 @@ fn after_a_goaway_streams_run_on_and_the_next_request_dials_anew() {
     local(async |scope| {
         let drain = Drain::new();
         let origin = Origin::start_with(&scope, &drain, async |incoming: Incoming| {
-            echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+            echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
         });
         let pool = Pool::new(PoolSettings::default(), &scope);
         let mut old = open(&pool, &origin).await.unwrap();
@@ -182,7 +182,7 @@ fn after_a_goaway_streams_run_on_and_the_next_request_dials_anew() {
 fn a_retired_connection_takes_no_more_streams_and_those_there_run_on() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
-            echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+            echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
         });
         let pool = Pool::new(PoolSettings::default(), &scope);
         let mut old = open(&pool, &origin).await.unwrap();
@@ -231,7 +231,7 @@ fn what_is_not_a_connect_to_host_and_port_is_answered_400() {
 fn huge_headers_are_refused_and_the_tunnel_lives_on() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
-            echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+            echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
         });
         let mut client = origin.raw_h2(&scope).await;
         let mut huge = connect("10.0.0.9:80");
@@ -257,7 +257,7 @@ fn huge_headers_are_refused_and_the_tunnel_lives_on() {
 fn garbage_and_truncated_frames_end_that_connection_only() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
-            echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+            echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
         });
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         let garbage: [Vec<u8>; 4] = [
@@ -298,7 +298,7 @@ fn resets_read_as_the_interop_document_says() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
             let port = incoming.authority().to_owned();
-            let mut stream = incoming.accept(HeaderMap::new()).unwrap();
+            let mut stream = incoming.accept(&HeaderMap::new()).unwrap();
             // The answer is on its way before the reset, which would overtake it.
             stream.read_u8().await.unwrap();
             if port.ends_with(":1") {

@@ -58,7 +58,7 @@ impl World {
                     };
                     connections.set(connections.get() + 1);
                     let handler = async |incoming: Incoming| {
-                        echo(incoming.accept(HeaderMap::new()).unwrap()).await;
+                        echo(incoming.accept(&HeaderMap::new()).unwrap()).await;
                     };
                     let (settings, drain) = (ServerSettings::default(), Drain::new());
                     let never = std::future::pending();

@@ -20,7 +20,7 @@ fn gateway(scope: &Scope, ended: &Rc<Cell<u32>>) -> Origin {
     Origin::start(scope, move |incoming: Incoming| {
         let (tasks, ended) = (tasks.clone(), ended.clone());
         async move {
-            let outer = incoming.accept(HeaderMap::new()).unwrap();
+            let outer = incoming.accept(&HeaderMap::new()).unwrap();
             if let Ok(session) = mesh_tls::accept_session(outer, &certificate("inner")).await {
                 serve(session, &tasks).await;
             }
@@ -35,7 +35,7 @@ async fn serve(session: Session<mesh_hbone::HboneStream>, scope: &Scope) {
         assert_eq!(incoming.authority(), "web.demo.svc.cluster.local:80");
         let mut headers = HeaderMap::new();
         headers.insert("baggage", "inner=1".parse().unwrap());
-        echo(incoming.accept(headers).unwrap()).await;
+        echo(incoming.accept(&headers).unwrap()).await;
     };
     let (settings, drain) = (ServerSettings::default(), Drain::new());
     let never = std::future::pending();
@@ -105,7 +105,7 @@ fn behind_the_right_gateway_the_wrong_peer_is_found_before_anything_is_sent() {
 fn a_gateway_that_ends_in_the_middle_is_an_error_not_an_end() {
     local(async |scope| {
         let origin = Origin::start(&scope, async |incoming: Incoming| {
-            let mut outer = incoming.accept(HeaderMap::new()).unwrap();
+            let mut outer = incoming.accept(&HeaderMap::new()).unwrap();
             // Takes the inner handshake's first bytes and goes away.
             outer.read_u8().await.unwrap();
             outer.reset();

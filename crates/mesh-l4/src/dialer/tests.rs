@@ -101,7 +101,7 @@ async fn tunnelled() {
             |incoming| async move {
                 assert_eq!(incoming.authority(), "10.0.0.1:80");
                 assert_eq!(incoming.headers()["forwarded"], "for=x");
-                let mut stream = incoming.accept(HeaderMap::new()).unwrap();
+                let mut stream = incoming.accept(&HeaderMap::new()).unwrap();
                 stream.write_all(b"tunnelled").await.unwrap();
                 stream.shutdown().await.unwrap();
             },

@@ -221,7 +221,7 @@ fn far_proxy(scope: &Scope, app: TcpStream) -> std::net::SocketAddr {
         let handler = |incoming: Incoming| {
             let app = app.take().unwrap();
             async move {
-                let stream = incoming.accept(HeaderMap::new()).unwrap();
+                let stream = incoming.accept(&HeaderMap::new()).unwrap();
                 let record = record(&Metrics::new("far"));
                 run_session(stream, app, record, pending(), &Drain::new()).await;
             }

@@ -133,7 +133,7 @@ async fn carry(incoming: Incoming, applications: [SocketAddr; 2]) {
     let application = applications.into_iter().find(|a| a.port() == asked.port());
     let options = ConnectOptions::default();
     let mut up = connect(application.unwrap(), &options).await.unwrap();
-    let mut down = incoming.accept(::http::HeaderMap::new()).unwrap();
+    let mut down = incoming.accept(&::http::HeaderMap::new()).unwrap();
     pump(&mut down, &mut up, &Counters::new()).await;
 }
 
