@@ -382,11 +382,7 @@ impl Ends {
     async fn rotation(&self, mesh: &mut Mesh) -> Result<String> {
         let mut live = self.hold(mesh, ECHO).await?;
         let count = self.until_renewed(mesh, &mut live).await?;
-        self.many(mesh).await.context("after it")?;
-        ping(&mut live)
-            .await
-            .context("the live connection, after it")?;
-        finish(live).await?;
+        self.after_renewal(mesh, live).await?;
         Ok(format!("{count} new"))
     }
 
@@ -404,12 +400,17 @@ impl Ends {
         }
         roots::sign_by(mesh, &next).await?;
         count += self.until_renewed(mesh, &mut live).await?;
+        self.after_renewal(mesh, live).await?;
+        Ok(format!("{count} new"))
+    }
+
+    /// So many connections at a time that new tunnels are needed; and the one that lived through it.
+    async fn after_renewal(&self, mesh: &Mesh, mut live: TcpStream) -> Result<()> {
         self.many(mesh).await.context("after it")?;
         ping(&mut live)
             .await
             .context("the live connection, after it")?;
-        finish(live).await?;
-        Ok(format!("{count} new"))
+        finish(live).await
     }
 
     /// Whose certificates matter, with the account each is for.

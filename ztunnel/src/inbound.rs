@@ -11,7 +11,9 @@ use crate::application::{self, Admission};
 use crate::limits::Permit;
 use crate::pods::{Pod, Worker, accept_each};
 use crate::{facts, local};
-use http::{HeaderMap, HeaderValue};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::HeaderValue;
 use lost::Lost;
 use mesh_hbone::{Baggage, Forwarded, HboneStream, Incoming};
 use mesh_l4::run_session;
@@ -19,6 +21,7 @@ use mesh_model::{Reason, SpiffeId};
 use mesh_plan::{Authority, Refusal};
 use mesh_telemetry::{ConnectionRecord, Party, Security, Transport};
 use mesh_tls::{PeerTrust, Session};
+use std::iter::once;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -64,8 +67,12 @@ async fn tunnel(worker: Rc<Worker>, tcp: TcpStream, peer: SocketAddr, permit: Pe
     };
     let handler = |incoming| serve(tunnel.clone(), incoming);
     let ended = mesh_hbone::serve_session(session, settings, &pod.drain, scope, stale, handler);
+    // Looked at only when woken: a turn of a busy tunnel costs it nothing.
+    let mut losing: FuturesUnordered<_> = once(tunnel.trust.lost()).collect();
     let lost = async {
-        tunnel.lost.tell(tunnel.trust.lost().await);
+        if let Some(reason) = losing.next().await {
+            tunnel.lost.tell(reason);
+        }
         std::future::pending().await
     };
     let ended = tokio::select! {
@@ -152,14 +159,17 @@ async fn serve(tunnel: Rc<Tunnel>, incoming: Incoming) {
     let admitted = Box::pin(admit(&tunnel, incoming)).await;
     let Some(Admitted {
         stream,
-        app,
         record,
-        admission,
-        _permit,
+        opened,
     }) = admitted
     else {
         return;
     };
+    let Opened {
+        app,
+        admission,
+        _permit,
+    } = opened;
     let cut = pin!(async {
         tokio::select! {
             reason = admission.revoked() => reason,
@@ -172,10 +182,8 @@ async fn serve(tunnel: Rc<Tunnel>, incoming: Incoming) {
 /// A stream that was answered 200.
 struct Admitted {
     stream: HboneStream,
-    app: TcpStream,
     record: ConnectionRecord,
-    admission: Admission,
-    _permit: Permit,
+    opened: Opened,
 }
 
 /// Answers one request; none when that was a refusal, which is on record.
@@ -214,19 +222,14 @@ async fn admit(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Admitted> {
     };
 
     // After it: bytes.
-    let Opened {
-        app,
-        answer,
-        admission,
-        _permit,
-    } = opened;
+    let workload = record.facts().destination.workload.as_deref();
+    let answer = workload.filter(|_| pod.node.proxy.response_baggage);
+    let answer = answer.map(facts::response_headers).unwrap_or_default();
     match incoming.accept(&answer) {
         Ok(stream) => Some(Admitted {
             stream,
-            app,
             record,
-            admission,
-            _permit,
+            opened,
         }),
         Err(error) => {
             record.end(Reason::DownstreamReset, Some(error.to_string()));
@@ -239,8 +242,6 @@ async fn admit(tunnel: &Tunnel, mut incoming: Incoming) -> Option<Admitted> {
 pub(crate) struct Opened {
     /// The application.
     pub(crate) app: TcpStream,
-    /// The headers of the 200.
-    pub(crate) answer: HeaderMap,
     /// What the peer was let in by.
     pub(crate) admission: Admission,
     /// Its place.
@@ -305,14 +306,8 @@ pub(crate) async fn open(
         }
         None => application::connect(pod, target, caller.peer.ip()).await?,
     };
-    let answer = if node.proxy.response_baggage {
-        facts::response_headers(workload)
-    } else {
-        HeaderMap::new()
-    };
     Ok(Opened {
         app,
-        answer,
         admission,
         _permit: permit,
     })

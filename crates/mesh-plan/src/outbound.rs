@@ -73,13 +73,12 @@ pub fn same_node(client: &Client, target: &Target) -> bool {
             && w.network_mode == NetworkMode::Standard
     };
     let own = |ip: IpAddr| from.addresses.contains(&ip.to_canonical());
-    let place = |w: &Workload| (w.node.clone(), w.cluster.clone(), w.network.clone());
     matches!(target.transport, Transport::Hbone { .. })
         && captured(from)
         && captured(to)
         && client.source.is_some_and(own)
         && !from.node.is_empty()
-        && place(from) == place(to)
+        && (&from.node, &from.cluster, &from.network) == (&to.node, &to.cluster, &to.network)
         && !(from.encrypt_same_node || to.encrypt_same_node)
 }
 

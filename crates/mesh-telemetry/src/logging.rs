@@ -129,8 +129,8 @@ impl Drop for LogHandle {
     }
 }
 
-/// Levels of targets: `RUST_LOG` without the spans and fields of `EnvFilter`, whose automata are half
-/// a megabyte of every process.
+/// Levels of targets: `RUST_LOG` without the spans and fields of `EnvFilter`, whose automata are a quarter
+/// of a megabyte of every process.
 fn parse_filter(filter: &str) -> Result<Targets, LoggingError> {
     let text = match filter.trim() {
         "" => FILTER_DEFAULT,

@@ -246,7 +246,9 @@ impl WorkloadCertificate {
         let held = peer.certificates.resolve(&[], &[]);
         let held = held.ok_or(TlsError::NoPeerCertificate)?;
         let judge = judge(&self.roots, &self.identity, &self.policy);
-        let (facts, identity) = judge.accept(&held.cert, side, expected)?;
+        let (leaf, intermediates) = held.cert.split_first().ok_or(TlsError::NoPeerCertificate)?;
+        let now = UnixTime::now();
+        let (facts, identity) = judge.accept(leaf, intermediates, now, side, expected)?;
         Ok(witness.peer(&facts, identity, &held.cert))
     }
 

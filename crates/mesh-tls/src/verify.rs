@@ -47,17 +47,16 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    /// The chain and the identities of a client or server certificate; whom it is accepted as.
+    /// The chain and the identities of a client's or server's certificate; whom it is accepted as.
     pub(crate) fn accept(
         &self,
-        certificates: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
         side: PeerSide,
         expected: &Expected,
     ) -> Result<(san::Facts, SpiffeId), TlsError> {
-        let (leaf, intermediates) = certificates
-            .split_first()
-            .ok_or(TlsError::NoPeerCertificate)?;
-        let facts = self.chain(leaf, intermediates, UnixTime::now(), side)?;
+        let facts = self.chain(end_entity, intermediates, now, side)?;
         match expected.select(facts.identities(), &self.trust_domain) {
             Some(identity) => Ok((facts, identity)),
             None => Err(self.unexpected(&facts, expected)),
@@ -66,7 +65,10 @@ impl Judge {
 
     fn unexpected(&self, facts: &san::Facts, expected: &Expected) -> TlsError {
         match expected {
-            Expected::TrustDomain => self.another_domain(facts),
+            Expected::TrustDomain => TlsError::TrustDomain {
+                found: facts.shown(),
+                expected: self.trust_domain.to_string(),
+            },
             Expected::AnyOf(wanted) => TlsError::IdentityMismatch {
                 found: facts.shown(),
                 expected: san::shown(wanted),
@@ -95,13 +97,6 @@ impl Judge {
         }
         Ok(facts)
     }
-
-    fn another_domain(&self, facts: &san::Facts) -> TlsError {
-        TlsError::TrustDomain {
-            found: facts.shown(),
-            expected: self.trust_domain.to_string(),
-        }
-    }
 }
 
 /// The server's judge of client certificates: at least one identity of our own trust domain.
@@ -120,17 +115,11 @@ impl ClientCertVerifier for ClientJudge {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let judged = self
-            .0
-            .chain(end_entity, intermediates, now, PeerSide::Client);
-        let facts = judged.map_err(TlsError::into_rustls)?;
-        if facts
-            .identities()
-            .any(|id| id.trust_domain() == &*self.0.trust_domain)
-        {
-            return Ok(ClientCertVerified::assertion());
-        }
-        Err(self.0.another_domain(&facts).into_rustls())
+        let (side, expected) = (PeerSide::Client, Expected::TrustDomain);
+        self.0
+            .accept(end_entity, intermediates, now, side, &expected)
+            .map(|_| ClientCertVerified::assertion())
+            .map_err(TlsError::into_rustls)
     }
 
     fn verify_tls12_signature(
@@ -175,19 +164,11 @@ impl ServerCertVerifier for ServerJudge {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let judged = self
-            .judge
-            .chain(end_entity, intermediates, now, PeerSide::Server);
-        let facts = judged.map_err(TlsError::into_rustls)?;
-        let trust_domain = &self.judge.trust_domain;
-        if self
-            .expected
-            .select(facts.identities(), trust_domain)
-            .is_some()
-        {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(self.judge.unexpected(&facts, &self.expected).into_rustls())
+        let (side, expected) = (PeerSide::Server, &self.expected);
+        self.judge
+            .accept(end_entity, intermediates, now, side, expected)
+            .map(|_| ServerCertVerified::assertion())
+            .map_err(TlsError::into_rustls)
     }
 
     fn verify_tls12_signature(
