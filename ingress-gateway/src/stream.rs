@@ -110,7 +110,7 @@ async fn revoked(worker: &Worker, arrival: &Arrival) -> Reason {
 }
 
 fn describe(record: &mut ConnectionRecord, target: &Target) {
-    let tunnelled = matches!(target.transport, Transport::Hbone { .. });
+    let tunnelled = target.transport != Transport::Plain;
     let workload = target.workload.as_ref();
     record.set_service(target.service.clone());
     record.set_destination(Party {
@@ -118,12 +118,12 @@ fn describe(record: &mut ConnectionRecord, target: &Target) {
         identity: workload.filter(|_| tunnelled).and_then(|w| w.identity()),
         address: Some(target.address),
     });
-    match &target.transport {
-        Transport::Hbone { authority, .. } => {
+    match target.transport.authority() {
+        Some(authority) => {
             record.set_security(Security::MutualTls);
-            record.set_hbone_address(authority.as_str());
+            record.set_hbone_address(authority);
         }
-        Transport::Plain => record.set_security(Security::Unknown),
+        None => record.set_security(Security::Unknown),
     }
 }
 

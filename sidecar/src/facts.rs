@@ -2,7 +2,7 @@
 
 pub(crate) use mesh_proxy::facts::{inbound, outbound, peer, service_asked};
 
-use mesh_plan::{Target, Transport};
+use mesh_plan::Target;
 use mesh_telemetry::{ConnectionFacts, Direction, Party, Reporter, Security};
 use std::net::SocketAddr;
 
@@ -20,9 +20,9 @@ pub(crate) fn set_target(facts: &mut ConnectionFacts, target: &Target) {
         identity: None,
         address: Some(target.address),
     };
-    if let Transport::Hbone { authority, .. } = &target.transport {
+    if let Some(authority) = target.transport.authority() {
         facts.destination.identity = target.transport.proven().cloned();
-        facts.hbone_address = Some(authority.clone());
+        facts.hbone_address = Some(authority.to_owned());
         facts.security = Security::MutualTls;
     }
     facts.service = target.service.clone();

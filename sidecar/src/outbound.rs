@@ -165,7 +165,9 @@ impl Call {
         };
         let headers = match &target.transport {
             Transport::Plain => HeaderMap::new(),
-            Transport::Hbone { .. } => self.headers(workload, target.service.as_deref()),
+            Transport::Hbone { .. } | Transport::DoubleHbone { .. } => {
+                self.headers(workload, target.service.as_deref())
+            }
         };
         let up = session::dial(&self.worker, snapshot, &asking, target, &headers, facts).await?;
         facts.tls_group = up.key_exchange();

@@ -4,6 +4,7 @@ pub(crate) use mesh_proxy::facts::{outbound, peer, service_asked};
 
 use http::HeaderMap;
 use mesh_hbone::{Baggage, Forwarded};
+use mesh_l4::Crossed;
 use mesh_model::{Dice, Service, Workload};
 use mesh_plan::{Target, Transport};
 use mesh_telemetry::{ConnectionFacts, ConnectionRecord, Party, Security, Transport as Carried};
@@ -26,20 +27,37 @@ pub(crate) fn set_target(record: &mut ConnectionRecord, target: &Target) {
         identity: target.workload.as_ref().and_then(|w| w.identity()),
         address: Some(target.address),
     };
-    if let Transport::Hbone { authority, .. } = &target.transport {
+    let carried = match &target.transport {
+        Transport::Plain => Carried::Tcp,
+        Transport::Hbone { .. } => Carried::Hbone,
+        Transport::DoubleHbone { .. } => Carried::DoubleHbone,
+    };
+    record.set_transport(carried);
+    if let Some(authority) = target.transport.authority() {
         source.identity = source.workload.as_ref().and_then(|w| w.identity());
         destination.identity = target.transport.proven().cloned();
-        record.set_hbone_address(authority.clone());
+        record.set_hbone_address(authority.to_owned());
         record.set_security(Security::MutualTls);
-        record.set_transport(Carried::Hbone);
     } else {
         source.identity = None;
         record.set_security(Security::Unknown);
-        record.set_transport(Carried::Tcp);
     }
     record.set_source(source);
     record.set_destination(destination);
     record.set_service(target.service.clone());
+}
+
+/// Tells the record who was found behind the gateway of another network. Its address is the gateway's:
+/// no other is known here.
+pub(crate) fn set_crossed(record: &mut ConnectionRecord, crossed: &Crossed, network: &str) {
+    let gateway = record.facts().destination.address;
+    let baggage = crossed.answer.get("baggage").map(Baggage::parse);
+    let nobody = Party {
+        workload: None,
+        identity: Some(crossed.peer.clone()),
+        address: gateway,
+    };
+    record.set_destination(told(nobody, baggage.as_ref(), Some(network)));
 }
 
 /// A peer as the baggage of its CONNECT describes it, where that is all there is: its address is not

@@ -102,7 +102,8 @@ async fn reach(
     let snapshot = pod.node.snapshots.borrow().clone();
     let asking = Client::of(workload)
         .from_address(client.ip())
-        .avoiding(pod.ejector.avoided());
+        .avoiding(pod.ejector.avoided())
+        .across_networks();
     let target = {
         let mut dice = worker.dice.borrow_mut();
         mesh_plan::outbound(&snapshot, &asking, destination, &mut dice)?
@@ -153,7 +154,7 @@ async fn connect(
             let near = same_node::open(worker, workload, client, target, pod).await?;
             return Ok(Reached::Near(Box::new(near)));
         }
-        let far = dial(worker, asking, client, target).await?;
+        let far = dial(worker, asking, client, target, record).await?;
         Ok(Reached::Far(far))
     };
     reach.open(target, attempt).await
@@ -165,6 +166,7 @@ async fn dial(
     asking: &Client,
     client: SocketAddr,
     target: &Target,
+    record: &mut ConnectionRecord,
 ) -> Result<UpstreamStream, AttemptError> {
     let pod = &worker.pod;
     let mut dialer = Dialer {
@@ -176,7 +178,9 @@ async fn dial(
         tunnels: None,
     };
     let mut headers = http::HeaderMap::new();
-    if let (Transport::Hbone { .. }, Some(workload)) = (&target.transport, &asking.workload) {
+    if target.transport != Transport::Plain
+        && let Some(workload) = &asking.workload
+    {
         dialer.tunnels = Some(Tunnels {
             pool: worker.pool.clone(),
             certificate: worker.certificate(workload).await?,
@@ -184,6 +188,14 @@ async fn dial(
         let service = target.service.as_deref();
         let mut dice = worker.dice.borrow_mut();
         headers = facts::request_headers(workload, client, service, &mut dice);
+    }
+    if matches!(target.transport, Transport::DoubleHbone { .. }) {
+        // Boxed: few connections cross networks.
+        let crossed = Box::pin(dialer.open_across(target, headers)).await?;
+        let gateway = target.workload.as_ref();
+        let network = gateway.map(|w| w.network.clone()).unwrap_or_default();
+        facts::set_crossed(record, &crossed, &network);
+        return Ok(crossed.stream);
     }
     Ok(dialer.open(target, headers).await?)
 }

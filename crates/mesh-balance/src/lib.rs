@@ -1,10 +1,11 @@
 //! Pure endpoint choice: which workload behind a service takes a connection.
 //!
 //! Source: interop/xds-workload.md section 7 (endpoint filters and ranking). Among endpoints that
-//! can take it, in this order: one that is not avoided ([`Ejections`]), the nearest as the service's
+//! can take it (on other networks too, as far as the client reaches them: [`Elsewhere`]), in this order: one that is not avoided ([`Ejections`]), the nearest as the service's
 //! preferences say, then the one its source sticks to where the service asks for that, else by
 //! chance in proportion to capacity.
 
+mod across;
 mod affinity;
 mod ejection;
 
@@ -14,7 +15,7 @@ use mesh_model::{
     Dice, Health, HealthPolicy, LoadBalancingMode, Locality, RoutingScope, Service, ServicePort,
     Snapshot, Workload,
 };
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// How many endpoints [`order`] gives at most: the first try and two more. More tries than that
@@ -26,15 +27,30 @@ pub const ORDER_MAX: usize = 3;
 pub struct Choice {
     /// The endpoint.
     pub workload: Arc<Workload>,
-    /// Its address and target port.
+    /// Its address and target port. On another network the address is that network's, and the
+    /// unspecified one where it is not known here.
     pub address: SocketAddr,
+}
+
+/// Which endpoints on other networks than the client's count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Elsewhere {
+    /// None: nothing there can be reached.
+    #[default]
+    Nothing,
+    /// Those that a network gateway leads to, whether or not their address is known.
+    ByGateway,
+    /// Those with an address: the gateways themselves, whose addresses every network reaches.
+    Direct,
 }
 
 /// Where the client is, as far as that is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Client<'a> {
-    /// Its network: endpoints elsewhere cannot be reached from there.
+    /// Its network.
     pub network: &'a str,
+    /// What it can reach outside of that.
+    pub elsewhere: Elsewhere,
     /// Its workload, for locality.
     pub workload: Option<&'a Workload>,
     /// The address the connection comes from, for services whose clients stick to an endpoint.
@@ -47,6 +63,7 @@ impl<'a> From<&'a Workload> for Client<'a> {
     fn from(workload: &'a Workload) -> Self {
         Self {
             network: &workload.network,
+            elsewhere: Elsewhere::Nothing,
             workload: Some(workload),
             source: None,
             avoided: None,
@@ -58,6 +75,7 @@ impl<'a> From<Option<&'a Workload>> for Client<'a> {
     fn from(workload: Option<&'a Workload>) -> Self {
         Self {
             network: workload.map_or("", |w| &w.network),
+            elsewhere: Elsewhere::Nothing,
             workload,
             source: None,
             avoided: None,
@@ -122,7 +140,8 @@ pub fn candidates<'a>(
 }
 
 /// Up to [`ORDER_MAX`] different endpoints, the one to try first in front: those not avoided before
-/// others, nearer ones before farther ones, then as [`choose`] does.
+/// others, nearer ones before farther ones, then as [`choose`] does. Of those behind one gateway of
+/// another network there is one: which of them takes a connection is for the gateway to choose.
 pub fn order<'a>(
     snapshot: &Snapshot,
     service: &Service,
@@ -142,7 +161,12 @@ pub fn order<'a>(
                 at = n;
             }
         }
-        ordered.push(left.swap_remove(at).1);
+        let choice = left.swap_remove(at).1;
+        if let Some(Some(gateway)) = across::gateway(&choice.workload, client) {
+            let behind = |w: &Workload| across::gateway(w, client) == Some(Some(gateway));
+            left.retain(|(_, other)| !behind(&other.workload));
+        }
+        ordered.push(choice);
     }
     ordered
 }
@@ -207,19 +231,48 @@ fn usable<'a>(
     snapshot
         .endpoints(&service.name)
         .filter(|w| w.health == Health::Healthy || balancing.health == HealthPolicy::AllowAll)
-        .filter(move |w| *w.network == *client.network)
         .filter_map(move |w| {
-            let met = preferences_met(&balancing.preferences, client, w);
+            let gateway = across::gateway(w, client)?;
             let rank = match balancing.mode {
-                LoadBalancingMode::Strict if met < balancing.preferences.len() => return None,
-                LoadBalancingMode::Strict | LoadBalancingMode::Failover => met,
+                LoadBalancingMode::Strict => strict_rank(&balancing.preferences, client, w)?,
+                LoadBalancingMode::Failover => rank(&balancing.preferences, client, w),
                 LoadBalancingMode::Unspecified | LoadBalancingMode::Passthrough => 0,
             };
-            let address = SocketAddr::new(w.address()?, target_port(w, service, port)?);
-            let avoided = client.avoided.is_some_and(|a| a.contains(&address));
+            let ip = match (w.address(), gateway) {
+                (Some(ip), _) => ip,
+                (None, Some(_)) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                (None, None) => return None,
+            };
+            let address = SocketAddr::new(ip, target_port(w, service, port)?);
+            let avoided = client.avoided.is_some_and(|avoided| match gateway {
+                Some(gateway) => across::avoided(snapshot, gateway, avoided),
+                None => avoided.contains(&address),
+            });
             let workload = w.clone();
             Some(((!avoided, rank), Choice { workload, address }))
         })
+}
+
+/// The rank of an endpoint that meets every preference; none of any other.
+fn strict_rank(preferences: &[RoutingScope], client: Client<'_>, w: &Workload) -> Option<usize> {
+    let met = preferences_met(preferences, client, w);
+    (met == preferences.len()).then_some(met)
+}
+
+/// How near an endpoint is. Where the network comes first, one on the client's own outranks all on
+/// others, and those are told apart by the preferences that follow.
+fn rank(preferences: &[RoutingScope], client: Client<'_>, endpoint: &Workload) -> usize {
+    match preferences {
+        [RoutingScope::Network, rest @ ..] => {
+            let own = if same(RoutingScope::Network, client, endpoint) {
+                preferences.len()
+            } else {
+                0
+            };
+            own + preferences_met(rest, client, endpoint)
+        }
+        _ => preferences_met(preferences, client, endpoint),
+    }
 }
 
 /// How many preferences hold, counted from the most important to the first that does not.

@@ -1,5 +1,6 @@
 //! What must hold of every choice, and shares by capacity.
 
+mod across;
 mod sticky;
 
 use super::*;

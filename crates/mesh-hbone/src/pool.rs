@@ -156,7 +156,7 @@ impl Pool {
 
     /// Opens a stream within a byte stream that leads to the far side, such as a stream of another
     /// tunnel (double HBONE: interop/hbone.md). TLS and HTTP/2 are of this one stream only. Of `dial` only
-    /// the certificates count.
+    /// the certificates count. Gives the identity that the peer has proven, too.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -166,12 +166,13 @@ impl Pool {
         dial: &Dial,
         expected: &Expected,
         request: &ConnectRequest,
-    ) -> Result<HboneStream, TunnelError>
+    ) -> Result<(HboneStream, SpiffeId), TunnelError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let certificate = dial.certificate.clone();
         let session = Box::pin(mesh_tls::connect_session(stream, &certificate, expected)).await?;
+        let peer = session.peer.identity.clone();
         let mut settings = self.inner.settings.clone();
         // It ends with its stream.
         settings.idle_release = Duration::ZERO;
@@ -190,7 +191,7 @@ impl Pool {
         self.inner
             .scope
             .spawn_local("hbone connection", client::run(started, retire));
-        asked.answer(&settings).await
+        Ok((asked.answer(&settings).await?, peer))
     }
 
     /// [`Self::open`] over any byte stream.

@@ -10,7 +10,7 @@ mod ejector;
 mod reach;
 mod session;
 
-pub use dialer::{DialError, Dialer, Tunnels};
+pub use dialer::{Crossed, DialError, Dialer, Tunnels};
 pub use ejector::{Avoidance, Ejector};
 pub use mesh_hbone::UpstreamStream;
 pub use reach::{AttemptError, Reach};

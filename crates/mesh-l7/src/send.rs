@@ -125,7 +125,7 @@ impl Sending<'_> {
         let by_source = self.downstream.context.reporter == Reporter::Source;
         let security = match target.transport {
             Transport::Plain => Security::Unknown,
-            Transport::Hbone { .. } => Security::MutualTls,
+            Transport::Hbone { .. } | Transport::DoubleHbone { .. } => Security::MutualTls,
         };
         self.guard.record(|record| {
             record.set_destination(party, target.service.clone());

@@ -60,6 +60,8 @@ impl EndpointKey {
                 authority,
                 expected,
             } => Some((authority.clone(), expected.clone())),
+            // Not planned for a client that stays on its network: nobody is acceptable.
+            Transport::DoubleHbone { authority, .. } => Some((authority.clone(), Vec::new())),
         };
         Self {
             address: target.address,

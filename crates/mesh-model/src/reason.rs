@@ -48,6 +48,8 @@ pub enum Reason {
     BackendInvalid,
     /// The waypoint the destination asks for is unknown or has no endpoint.
     NoWaypoint,
+    /// The destination is on another network, and no usable gateway leads there.
+    NoNetworkGateway,
     /// The destination is not one this proxy serves.
     WrongDestination,
     /// The local workload is not known to the control plane.
@@ -87,6 +89,7 @@ impl Reason {
             Self::NoRoute => "no_route",
             Self::BackendInvalid => "backend_invalid",
             Self::NoWaypoint => "no_waypoint",
+            Self::NoNetworkGateway => "no_network_gateway",
             Self::WrongDestination => "wrong_destination",
             Self::UnknownWorkload => "unknown_workload",
             Self::BadRequest => "bad_request",
@@ -110,7 +113,7 @@ impl Reason {
             Self::CertRevoked => "CERT_REVOKED",
             Self::TunnelFailure | Self::TunnelRefused => "H2_HANDSHAKE_FAILURE",
             Self::NoIdentity => "IDENTITY_ERROR",
-            Self::NoEndpoint | Self::NoWaypoint => "UH",
+            Self::NoEndpoint | Self::NoWaypoint | Self::NoNetworkGateway => "UH",
             Self::NoRoute | Self::WrongDestination | Self::UnknownWorkload => "NR",
             Self::BackendInvalid => "NC",
             Self::BadRequest => "DPE",
@@ -141,6 +144,7 @@ impl Reason {
             | Self::NoIdentity
             | Self::NoEndpoint
             | Self::NoWaypoint
+            | Self::NoNetworkGateway
             | Self::UnknownWorkload
             | Self::Overloaded
             | Self::DownstreamReset
@@ -173,6 +177,7 @@ impl Reason {
             | Self::TunnelRefused
             | Self::NoEndpoint
             | Self::NoWaypoint
+            | Self::NoNetworkGateway
             | Self::RequestTimeout
             | Self::UpstreamReset => Fault::Upstream,
             Self::PolicyUnavailable

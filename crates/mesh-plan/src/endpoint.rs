@@ -1,5 +1,6 @@
 //! From a service or workload to the endpoint and how it is reached.
 
+use crate::across::{self, Wanted};
 use crate::{Client, Refusal, Target, TargetKind, Transport, waypoint};
 use mesh_balance::Choice;
 use mesh_model::{
@@ -21,9 +22,42 @@ pub fn to_service(
     dice: &mut Dice,
 ) -> Result<Target, Refusal> {
     let port = service_port(service, port)?;
-    mesh_balance::choose(snapshot, service, port, client.place(), dice)
-        .map(|choice| of_service(service, port, choice))
-        .ok_or_else(|| no_endpoint(service, port.service_port))
+    let choice = mesh_balance::choose(snapshot, service, port, client.place(), dice)
+        .ok_or_else(|| no_endpoint(snapshot, client, service, port.service_port))?;
+    if choice.workload.network == client.network {
+        return Ok(of_service(service, port, choice));
+    }
+    let first = across::target(snapshot, client, &wanted(service, port, &choice), &[], dice);
+    // One gateway that is unknown does not stand in the way of all other endpoints.
+    first.or_else(|refusal| another(snapshot, client, (service, port), &[], dice).ok_or(refusal))
+}
+
+fn wanted<'a>(service: &'a Arc<Service>, port: &ServicePort, choice: &'a Choice) -> Wanted<'a> {
+    Wanted {
+        service,
+        port: port.service_port,
+        there: &choice.workload,
+        answered_by: Some(service),
+    }
+}
+
+/// An endpoint that was not tried, here or behind a gateway that was not.
+fn another(
+    snapshot: &Snapshot,
+    client: &Client,
+    (service, port): (&Arc<Service>, &ServicePort),
+    tried: &[SocketAddr],
+    dice: &mut Dice,
+) -> Option<Target> {
+    let all = mesh_balance::order(snapshot, service, port, client.place(), dice);
+    all.into_iter().find_map(|choice| {
+        if choice.workload.network == client.network {
+            let new = !tried.contains(&choice.address);
+            return new.then(|| of_service(service, port, choice));
+        }
+        let wanted = wanted(service, port, &choice);
+        across::target(snapshot, client, &wanted, tried, dice).ok()
+    })
 }
 
 /// Another endpoint of the service of a target that failed, or another instance of the waypoint, for a
@@ -50,10 +84,11 @@ pub fn retry_target_untried(
     }
     let service = failed.service.as_ref()?;
     let port = service.port(failed.service_port?)?;
-    mesh_balance::order(snapshot, service, port, client.place(), dice)
-        .into_iter()
-        .find(|choice| !tried.contains(&choice.address))
-        .map(|choice| of_service(service, port, choice))
+    if failed.kind == TargetKind::NetworkGateway && waypoint::waypoints(service).next().is_some() {
+        // It led to the waypoint, past which there is no way.
+        return None;
+    }
+    another(snapshot, client, (service, port), tried, dice)
 }
 
 /// A workload asked for by its own address.
@@ -122,10 +157,28 @@ pub(crate) fn service_port(service: &Service, port: u16) -> Result<&ServicePort,
     })
 }
 
-pub(crate) fn no_endpoint(service: &Service, port: u16) -> Refusal {
-    let detail = format!(
-        "service {} has no usable endpoint for port {port}",
-        service.name
-    );
-    Refusal::new(Reason::NoEndpoint, detail)
+/// Why a service has no endpoint: it may be that there is one on another network, without a way there.
+pub(crate) fn no_endpoint(
+    snapshot: &Snapshot,
+    client: &Client,
+    service: &Service,
+    port: u16,
+) -> Refusal {
+    let refused = |reason, why: String| {
+        let detail = format!(
+            "service {} has no usable endpoint for port {port}{why}",
+            service.name
+        );
+        Refusal::new(reason, detail)
+    };
+    let stranded = |w: &&Arc<Workload>| w.network != client.network && w.network_gateway.is_none();
+    let stranded = snapshot.endpoints(&service.name).find(stranded);
+    match stranded.filter(|_| client.across_networks) {
+        Some(w) => {
+            let (name, network) = (w.object_name(), &w.network);
+            let why = format!(": no gateway is known to network {network}, where {name} is");
+            refused(Reason::NoNetworkGateway, why)
+        }
+        None => refused(Reason::NoEndpoint, String::new()),
+    }
 }

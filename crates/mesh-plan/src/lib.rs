@@ -4,6 +4,7 @@
 //! ([`explain()`]) calls the very functions that carry the traffic. Sources: interop/waypoint.md,
 //! interop/xds-workload.md section 7, interop/hbone.md, interop/gateway.md.
 
+mod across;
 mod authority;
 mod backend;
 mod endpoint;
@@ -18,6 +19,7 @@ mod tcp;
 mod testing;
 mod waypoint;
 
+pub use across::network_gateway;
 pub use authority::{Authority, AuthorityError};
 pub use endpoint::{retry_target, retry_target_untried, to_service, to_workload};
 pub use explain::{ExplainRequest, Explanation, explain};
@@ -31,6 +33,7 @@ pub use sidecar::{SidecarPlan, SidecarService, sidecar_destination};
 pub use tcp::tcp;
 pub use waypoint::{WaypointTarget, is_waypoint_of, waypoint};
 
+use mesh_balance::Elsewhere;
 use mesh_model::{AppProtocol, Reason, Service, SpiffeId, Workload};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -49,6 +52,8 @@ pub struct Client {
     pub source: Option<IpAddr>,
     /// Endpoints that it lately failed to reach.
     pub avoided: Option<Arc<Avoided>>,
+    /// It reaches other networks, through their gateways.
+    pub across_networks: bool,
 }
 
 impl Client {
@@ -60,6 +65,7 @@ impl Client {
             namespace: workload.namespace.clone(),
             source: None,
             avoided: None,
+            across_networks: false,
         }
     }
 
@@ -71,6 +77,7 @@ impl Client {
             namespace: namespace.into(),
             source: None,
             avoided: None,
+            across_networks: false,
         }
     }
 
@@ -89,9 +96,23 @@ impl Client {
         Self { avoided, ..self }
     }
 
+    /// The same, which reaches other networks: its proxy opens tunnels within tunnels.
+    #[must_use]
+    pub fn across_networks(self) -> Self {
+        Self {
+            across_networks: true,
+            ..self
+        }
+    }
+
     fn place(&self) -> mesh_balance::Client<'_> {
         mesh_balance::Client {
             network: &self.network,
+            elsewhere: if self.across_networks {
+                Elsewhere::ByGateway
+            } else {
+                Elsewhere::Nothing
+            },
             workload: self.workload.as_deref(),
             source: self.source,
             avoided: self.avoided.as_deref(),
@@ -111,18 +132,43 @@ pub enum Transport {
         /// The identities of which the peer must prove one. Empty: no peer is acceptable.
         expected: Vec<SpiffeId>,
     },
+    /// In a CONNECT tunnel within another one, which ends at the gateway of another network
+    /// (interop/hbone.md, "Double HBONE").
+    DoubleHbone {
+        /// `:authority` of both CONNECTs: host name and port of the service.
+        authority: String,
+        /// The identities of which the gateway must prove one.
+        gateway: Vec<SpiffeId>,
+        /// The identities of which the peer behind it must prove one.
+        expected: Vec<SpiffeId>,
+        /// The network that the client is on, which the peer is told.
+        from: Arc<str>,
+    },
 }
 
 impl Transport {
+    /// `:authority` of the CONNECT, where there is one.
+    pub fn authority(&self) -> Option<&str> {
+        match self {
+            Self::Plain => None,
+            Self::Hbone { authority, .. } | Self::DoubleHbone { authority, .. } => Some(authority),
+        }
+    }
+
+    /// The identities of which the peer at the far end must prove one; none over plain text.
+    pub fn expected(&self) -> &[SpiffeId] {
+        match self {
+            Self::Plain => &[],
+            Self::Hbone { expected, .. } | Self::DoubleHbone { expected, .. } => expected,
+        }
+    }
+
     /// The identity that a peer will have proven once it is connected to, for records. Of several
     /// that are acceptable it is not known which one it will be: what was not proven is not claimed.
     pub fn proven(&self) -> Option<&SpiffeId> {
-        match self {
-            Self::Hbone { expected, .. } => match expected.as_slice() {
-                [identity] => Some(identity),
-                _ => None,
-            },
-            Self::Plain => None,
+        match self.expected() {
+            [identity] => Some(identity),
+            _ => None,
         }
     }
 }
@@ -136,16 +182,19 @@ pub enum TargetKind {
     Endpoint,
     /// A waypoint in front of it.
     Waypoint,
+    /// The gateway of the network that it, or the waypoint in front of it, is on.
+    NetworkGateway,
 }
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Where TCP goes: port 15008 of the pod for HBONE, else the pod and its port.
+    /// Where TCP goes: port 15008 of the pod for HBONE, the gateway of another network, else the pod
+    /// and its port.
     pub address: SocketAddr,
     /// How.
     pub transport: Transport,
-    /// The endpoint, or the waypoint.
+    /// The endpoint, or the waypoint, or the network gateway.
     pub workload: Option<Arc<Workload>>,
     /// The service asked for.
     pub service: Option<Arc<Service>>,
@@ -163,7 +212,7 @@ impl Target {
     /// What tells this endpoint, or this instance of a waypoint, from others in the choice of one.
     pub fn endpoint(&self) -> SocketAddr {
         match self.kind {
-            TargetKind::Waypoint => self.address,
+            TargetKind::Waypoint | TargetKind::NetworkGateway => self.address,
             TargetKind::Endpoint | TargetKind::Passthrough => self.destination,
         }
     }

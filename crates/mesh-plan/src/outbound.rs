@@ -48,7 +48,7 @@ pub fn outbound(
     }
     match (service, workload) {
         (Some(service), _) if service.load_balancing.mode == LoadBalancingMode::Passthrough => {
-            Ok(as_asked(snapshot, service, destination))
+            Ok(as_asked(snapshot, client, service, destination))
         }
         (Some(service), _) => to_service(snapshot, client, service, destination.port(), dice),
         (None, Some(workload)) => Ok(to_workload(workload, destination)),
@@ -89,10 +89,16 @@ fn is_caller(snapshot: &Snapshot, client: &Client, at: &GatewayAddress) -> bool 
 }
 
 /// A service that asks for no choice: the original address, in a tunnel when it is known to take one.
-fn as_asked(snapshot: &Snapshot, service: &Arc<Service>, destination: SocketAddr) -> Target {
+fn as_asked(
+    snapshot: &Snapshot,
+    client: &Client,
+    service: &Arc<Service>,
+    destination: SocketAddr,
+) -> Target {
+    // Of the client's network: on another one the address is somebody else's.
     let endpoint = snapshot
         .endpoints(&service.name)
-        .find(|w| w.addresses.contains(&destination.ip()));
+        .find(|w| w.network == client.network && w.addresses.contains(&destination.ip()));
     let target = match endpoint {
         Some(workload) => to_workload(workload, destination),
         None => passthrough(destination),

@@ -1,5 +1,6 @@
 //! Waypoints: finding the one in front of a destination, and what one of them serves.
 
+use crate::across::{self, Wanted};
 use crate::endpoint::expected;
 use crate::{Authority, Client, Refusal, Target, TargetKind, Transport};
 use mesh_balance::Choice;
@@ -125,8 +126,23 @@ pub(crate) fn target(
     asked: Asked<'_>,
     dice: &mut Dice,
 ) -> Result<Target, Refusal> {
-    let (choice, service) = instance(snapshot, client, at, dice)
-        .map_err(|why| Refusal::new(Reason::NoWaypoint, format!("{}: {why}", asked.authority)))?;
+    let no_waypoint =
+        |why: String| Refusal::new(Reason::NoWaypoint, format!("{}: {why}", asked.authority));
+    let (choice, service) = instance(snapshot, client, at, dice).map_err(no_waypoint)?;
+    if choice.workload.network != client.network {
+        let network = &choice.workload.network;
+        let by_address = || {
+            let why = "only what is addressed to a service is carried there";
+            no_waypoint(format!("its waypoint is on network {network}, and {why}"))
+        };
+        let wanted = Wanted {
+            service: asked.service.ok_or_else(by_address)?,
+            port: asked.port,
+            there: &choice.workload,
+            answered_by: service,
+        };
+        return across::target(snapshot, client, &wanted, &[], dice);
+    }
     let port = asked.service.and_then(|s| s.port(asked.port));
     Ok(Target {
         address: choice.address,
@@ -164,7 +180,9 @@ pub(crate) fn another(
     let port = hbone_port(service, at);
     let choice = mesh_balance::order(snapshot, service, &port, client.place(), dice)
         .into_iter()
-        .find(|choice| !tried.contains(&choice.address))?;
+        .find(|choice| {
+            choice.workload.network == client.network && !tried.contains(&choice.address)
+        })?;
     let Transport::Hbone { authority, .. } = &failed.transport else {
         return None;
     };
@@ -203,7 +221,7 @@ fn instance<'a>(
     };
     snapshot
         .workload_at(&address.network, address.address)
-        .filter(|w| w.network == client.network)
+        .filter(|w| w.network == client.network || client.across_networks)
         .map(|w| {
             let choice = Choice {
                 workload: w.clone(),
@@ -214,7 +232,7 @@ fn instance<'a>(
         .ok_or_else(|| format!("its waypoint {address} is unknown"))
 }
 
-fn service_of<'a>(
+pub(crate) fn service_of<'a>(
     snapshot: &'a Snapshot,
     client: &Client,
     at: &GatewayAddress,
@@ -229,7 +247,7 @@ fn service_of<'a>(
 
 /// The HBONE port as the waypoint's Service maps it. Where the Service does not, only an endpoint with
 /// an application tunnel may be used, and target port 0 says so.
-fn hbone_port(service: &Service, at: &GatewayAddress) -> ServicePort {
+pub(crate) fn hbone_port(service: &Service, at: &GatewayAddress) -> ServicePort {
     service.port(at.hbone_port).copied().unwrap_or(ServicePort {
         service_port: at.hbone_port,
         target_port: 0,

@@ -1,6 +1,7 @@
 //! The whole proxy in this process, twice: two nodes on loopback that talk to each other over real
 //! sockets, with a local file as their control plane and a root of their own.
 
+mod across;
 mod agent;
 mod mesh;
 mod netns;

@@ -57,7 +57,8 @@ fn bytes_pass_both_levels_and_the_outer_stream_ends_with_the_inner_one() {
         let expected = Expected::AnyOf(vec![id("inner")]);
         let (own, asked) = (dial(), inner_request());
         let inner = pool.open_within(outer, &own, &expected, &asked);
-        let mut inner = inner.await.unwrap();
+        let (mut inner, peer) = inner.await.unwrap();
+        assert_eq!(peer, id("inner"));
         assert_eq!(inner.response_headers()["baggage"], "inner=1");
         let body: Vec<u8> = (0..BODY).map(|i| i.to_le_bytes()[1]).collect();
         let mut back = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::Layer;
 use super::describe::{self, Proxy};
-use super::walk::{End, Peer, Walk, hop};
+use super::walk::{self, End, Peer, Walk, hop};
 use crate::{
     Authority, AuthorityError, Client, HttpScope, Refusal, Target, Transport, WaypointTarget,
 };
@@ -55,6 +55,74 @@ impl Walk<'_> {
         }
     }
 
+    /// The gateway of another network: it sees who opens the outer tunnel, and passes on what is in it.
+    pub(super) fn at_network_gateway(
+        &mut self,
+        peer: &Peer,
+        me: &Arc<Workload>,
+        target: &Target,
+    ) -> End {
+        let mut hop = hop(
+            format!("gateway {} of network {}", me.object_name(), me.network),
+            Layer::L4,
+        );
+        hop.presented = peer.identity.as_ref().map(SpiffeId::to_string);
+        hop.expected = target
+            .transport
+            .expected()
+            .iter()
+            .map(SpiffeId::to_string)
+            .collect();
+        if !self.sees(&target.service, me) {
+            hop.detail = format!(
+                "chooses on network {}, of which nothing is known here",
+                me.network
+            );
+            let detail = hop.detail.clone();
+            self.hops.push(hop);
+            return Ok(format!(
+                "{} reaches the gateway, which {detail}",
+                self.origin
+            ));
+        }
+        let client = Client::of(me).from_address(peer.ip);
+        let next = authority(target).and_then(|asked| {
+            let dice = &mut self.dice;
+            crate::network_gateway(self.snapshot, &client, &asked, false, dice)
+        });
+        let next = match next {
+            Ok(next) => next,
+            Err(refusal) => return self.end(hop, refusal),
+        };
+        // What the client asked for, in the tunnel that goes through.
+        let next = Target {
+            transport: Transport::Hbone {
+                authority: target.transport.authority().unwrap_or_default().to_owned(),
+                expected: target.transport.expected().to_vec(),
+            },
+            ..next
+        };
+        hop.endpoints = describe::endpoints(self.snapshot, &client, &next);
+        hop.detail = format!("passes the inner tunnel on to {} as it is", next.address);
+        let peer = Peer {
+            identity: peer.identity.clone(),
+            ip: Peer::of(me).ip,
+        };
+        if let Err(refusal) = walk::handshake(peer.identity.as_ref(), &next) {
+            return self.end(hop, refusal);
+        }
+        self.hops.push(hop);
+        self.next(&peer, &next)
+    }
+
+    /// Whether the endpoints on a gateway's network are known here, and not only that there are some.
+    fn sees(&self, service: &Option<Arc<Service>>, me: &Workload) -> bool {
+        service.as_ref().is_some_and(|service| {
+            let mut all = self.snapshot.endpoints(&service.name);
+            all.any(|w| w.network == me.network && !w.addresses.is_empty())
+        })
+    }
+
     /// The destination: its proxy's checks, then the application.
     pub(super) fn arrive(&mut self, peer: &Peer, workload: &Arc<Workload>, target: &Target) -> End {
         let proxy = Proxy::of(workload);
@@ -94,7 +162,7 @@ impl Walk<'_> {
     fn application(&self, workload: &Workload, target: &Target) -> Result<SocketAddr, Refusal> {
         match &target.transport {
             Transport::Plain => Ok(target.destination),
-            Transport::Hbone { .. } => {
+            Transport::Hbone { .. } | Transport::DoubleHbone { .. } => {
                 let ip = target.address.ip();
                 crate::inbound(self.snapshot, workload, ip, &authority(target)?)
             }
@@ -120,9 +188,9 @@ fn port_protocol(service: &Service, port: u16) -> AppProtocol {
 }
 
 fn authority(target: &Target) -> Result<Authority, Refusal> {
-    match &target.transport {
-        Transport::Plain => Ok(Authority::Address(target.destination)),
-        Transport::Hbone { authority, .. } => authority
+    match target.transport.authority() {
+        None => Ok(Authority::Address(target.destination)),
+        Some(authority) => authority
             .parse()
             .map_err(|e: AuthorityError| Refusal::new(Reason::BadRequest, e.to_string())),
     }

@@ -1,7 +1,7 @@
 //! Decisions, targets and endpoints in words.
 
 use super::EndpointShare;
-use crate::{Client, Target, TargetKind, Transport};
+use crate::{Client, Target, TargetKind, Transport, waypoint};
 use mesh_authz::Decision;
 use mesh_model::{
     Backend, HttpRouteRule, Snapshot, SpiffeId, TunnelProtocol, WeightedBackend, Workload,
@@ -52,10 +52,11 @@ pub(super) fn policy(decision: &Decision) -> String {
 }
 
 pub(super) fn expected(target: &Target) -> Vec<String> {
-    match &target.transport {
-        Transport::Plain => Vec::new(),
-        Transport::Hbone { expected, .. } => expected.iter().map(SpiffeId::to_string).collect(),
-    }
+    let expected = match &target.transport {
+        Transport::DoubleHbone { gateway, .. } => gateway,
+        other => other.expected(),
+    };
+    expected.iter().map(SpiffeId::to_string).collect()
 }
 
 /// How a target is reached; a waypoint that should stand in the way and does not is told of.
@@ -75,6 +76,9 @@ pub(super) fn way(client: &Client, target: &Target, past_waypoint: bool) -> Stri
             format!(
                 "hands over to {name} within the node's ztunnel (transport node), as {authority}"
             )
+        }
+        (Transport::DoubleHbone { authority, .. }, _) => {
+            format!("tunnels to network gateway {to}, and within that to {authority}")
         }
         (Transport::Hbone { authority, .. }, TargetKind::Waypoint) => {
             format!("tunnels to waypoint {to}, asking for {authority}")
@@ -101,6 +105,11 @@ pub(super) fn endpoints(
         (Some(service), Some(port), TargetKind::Endpoint) => {
             service.port(port).map(|p| (service, p))
         }
+        (Some(service), Some(port), TargetKind::NetworkGateway)
+            if waypoint::waypoints(service).next().is_none() =>
+        {
+            service.port(port).map(|p| (service, p))
+        }
         _ => None,
     };
     let Some((service, port)) = port else {
@@ -115,7 +124,11 @@ pub(super) fn endpoints(
     all.into_iter()
         .map(|(choice, weight)| EndpointShare {
             name: choice.workload.object_name().to_string(),
-            address: Some(choice.address.to_string()),
+            address: Some(if choice.workload.network == client.network {
+                choice.address.to_string()
+            } else {
+                format!("on network {}", choice.workload.network)
+            }),
             weight,
         })
         .collect()

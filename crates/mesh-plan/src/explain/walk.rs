@@ -114,6 +114,9 @@ impl<'a> Walk<'a> {
         asked: &Asked,
     ) -> End {
         let hop = hop(proxy.named(pod), Layer::L4);
+        // As the ztunnel does; a sidecar's upstream connections stay on its network.
+        let across = (proxy == Proxy::Ztunnel).then(|| client.clone().across_networks());
+        let client = across.as_ref().unwrap_or(client);
         let target = crate::outbound(self.snapshot, client, asked.address, &mut self.dice);
         self.forward(hop, &Peer::of(pod), client, target)
     }
@@ -186,7 +189,7 @@ impl<'a> Walk<'a> {
         // Of a rule with backends, those are told, then the endpoints of the one followed.
         hop.endpoints.extend(endpoints);
         hop.detail = describe::way(client, &target, self.waypoint.is_some());
-        let tunnelled = matches!(target.transport, Transport::Hbone { .. });
+        let tunnelled = target.transport != Transport::Plain;
         let identity = peer.identity.clone().filter(|_| tunnelled);
         hop.presented = identity.as_ref().map(SpiffeId::to_string);
         if let Err(refusal) = handshake(identity.as_ref(), &target) {
@@ -197,9 +200,15 @@ impl<'a> Walk<'a> {
             identity,
             ip: peer.ip,
         };
+        self.next(&peer, &target)
+    }
+
+    /// The proxy that a target is, or that stands in front of it.
+    pub(super) fn next(&mut self, peer: &Peer, target: &Target) -> End {
         match (target.kind, target.workload.clone()) {
-            (TargetKind::Waypoint, Some(me)) => self.at_waypoint(&peer, &me, &target),
-            (TargetKind::Endpoint, Some(workload)) => self.arrive(&peer, &workload, &target),
+            (TargetKind::Waypoint, Some(me)) => self.at_waypoint(peer, &me, target),
+            (TargetKind::NetworkGateway, Some(me)) => self.at_network_gateway(peer, &me, target),
+            (TargetKind::Endpoint, Some(workload)) => self.arrive(peer, &workload, target),
             _ => Ok(format!(
                 "{} reaches {} in plain text: the mesh knows nothing of that address",
                 self.origin, target.address
@@ -248,9 +257,11 @@ pub(super) fn hop(proxy: String, layer: Layer) -> Hop {
 }
 
 /// What the two ends of a tunnel ask of each other.
-fn handshake(presented: Option<&SpiffeId>, target: &Target) -> Result<(), Refusal> {
-    let Transport::Hbone { expected, .. } = &target.transport else {
-        return Ok(());
+pub(super) fn handshake(presented: Option<&SpiffeId>, target: &Target) -> Result<(), Refusal> {
+    let expected = match &target.transport {
+        Transport::Plain => return Ok(()),
+        Transport::Hbone { expected, .. } => expected,
+        Transport::DoubleHbone { gateway, .. } => gateway,
     };
     if presented.is_none() {
         let detail = "a tunnel needs an identity, and none can be proved here";

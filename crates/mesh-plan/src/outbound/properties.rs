@@ -121,6 +121,7 @@ proptest! {
                     prop_assert!(shape.tunnel);
                 }
             }
+            (Transport::DoubleHbone { .. }, _) => prop_assert!(false, "there is one network"),
             (Transport::Plain, kind) => {
                 prop_assert_eq!(target.address, target.destination);
                 prop_assert!(kind == TargetKind::Passthrough || !shape.tunnel);

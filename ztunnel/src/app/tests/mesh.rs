@@ -213,6 +213,11 @@ impl Proxy {
         until(|| holds(&self.node));
     }
 
+    /// Connects as the workload's application, as if captured on the way to `destination`.
+    pub(super) fn connect_outbound(&self, destination: SocketAddr) -> TcpStream {
+        self.capture(Side::Outbound, destination)
+    }
+
     /// A connection that reaches the proxy as if it had been redirected on its way to
     /// `destination`: loopback has no redirection.
     fn capture(&self, side: Side, destination: SocketAddr) -> TcpStream {
@@ -305,17 +310,24 @@ pub(super) fn flags(form: &[&str], file: &Path, more: &[&str]) -> Flags {
     Flags::try_parse_from(arguments).unwrap()
 }
 
-/// Three loopback addresses nobody else uses: the ports of the mesh are fixed, and tests of other
+/// Three loopback addresses that nobody else uses: the ports of the mesh are fixed, and tests of other
 /// processes run beside these.
 pub(super) fn addresses() -> [IpAddr; 3] {
+    let [a, b, c, _] = four_addresses();
+    [a, b, c]
+}
+
+/// One more.
+pub(super) fn four_addresses() -> [IpAddr; 4] {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let process = std::process::id().to_le_bytes();
     let test = NEXT.fetch_add(1, Ordering::Relaxed);
     let of = |last: u8| {
         let host = last * 64 + (test % 60) + 1;
-        IpAddr::V4(Ipv4Addr::new(127, process[0] | 1, process[1], host))
+        let block = process[1].wrapping_add(test / 60);
+        IpAddr::V4(Ipv4Addr::new(127, process[0] | 1, block, host))
     };
-    [of(0), of(1), of(2)]
+    [of(0), of(1), of(2), of(3)]
 }
 
 /// Writes the file both nodes have as their control plane.
