@@ -44,6 +44,9 @@ pub(crate) enum SameNode {
     about = "Node proxy: L4 mutual TLS for every pod on the node"
 )]
 pub(crate) struct Flags {
+    /// What Istio's chart gives the program: `proxy ztunnel`.
+    #[arg(hide = true, num_args = 0..=2, value_parser = ["proxy", "ztunnel"])]
+    part: Vec<String>,
     /// Watched folder, one YAML file a pod: {uid, name, namespace, serviceAccount, netns}.
     #[arg(long, env = "ZTUNNEL_PODS", value_name = "DIR")]
     pods: Option<PathBuf>,

@@ -24,6 +24,19 @@ fn a_node_has_a_folder_and_the_known_defaults() {
     ));
 }
 
+/// Istio's chart starts its image's program as `ztunnel proxy ztunnel`.
+#[test]
+fn the_words_of_istios_chart_are_taken_and_no_others() {
+    for words in [&["proxy", "ztunnel"][..], &["proxy"]] {
+        let all = [words, &["--pods", "/run/pods"]].concat();
+        assert!(flags(&all).check().is_ok(), "{words:?}");
+    }
+    for words in [&["ztunel"][..], &["proxy", "ztunnel", "proxy"]] {
+        let all = [&["ztunnel", "--pods", "/p"], words].concat();
+        assert!(Flags::try_parse_from(all).is_err(), "{words:?}");
+    }
+}
+
 #[test]
 fn the_pods_come_from_one_place() {
     let source = |arguments: &[&str]| flags(arguments).check().map(|s| s.pods);
