@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 const ERROR_BYTES_MAX: usize = 512;
 
 struct Entry {
-    /// `None` when the newest version of it was refused: it is left out of the versions told at a
-    /// reconnect, so it is sent again.
-    version: Option<String>,
+    /// Empty when the newest version of it was refused: no control plane has that version, so at a
+    /// reconnect it is sent again, or said to be removed.
+    version: String,
     key: ResourceKey,
 }
 
@@ -44,11 +44,12 @@ impl Held {
         self.entries.contains_key(type_url)
     }
 
-    /// The versions to tell at a reconnect.
+    /// The versions to tell at a reconnect: of everything held, as what is not told is never said to
+    /// be removed.
     pub(super) fn versions(&self, type_url: &str) -> BTreeMap<String, String> {
         let entries = self.entries.get(type_url).into_iter().flatten();
         entries
-            .filter_map(|(name, entry)| Some((name.clone(), entry.version.clone()?)))
+            .map(|(name, entry)| (name.clone(), entry.version.clone()))
             .collect()
     }
 
@@ -88,7 +89,7 @@ impl Held {
         match codec::decode(payload_type, &name, &any.value) {
             Ok(resource) => {
                 hub.clear_rejection(type_url, &name);
-                put(entries, hub, name, Some(version), resource);
+                put(entries, hub, name, version, resource);
                 Ok(())
             }
             Err(error) => {
@@ -100,15 +101,15 @@ impl Held {
                         codec::decode_leniently(payload_type, &name, &any.value, &why)
                 {
                     tracing::warn!(type_url, why, "entries of a policy are left out");
-                    put(entries, hub, name, Some(version), read);
+                    put(entries, hub, name, version, read);
                     return Ok(());
                 }
                 if let Some(old) = entries.get_mut(&name) {
-                    old.version = None;
+                    old.version.clear();
                 } else if !lenient
                     && let Some(stand_in) = codec::unreadable(type_url, &name, &any.value, &why)
                 {
-                    put(entries, hub, name, None, stand_in);
+                    put(entries, hub, name, String::new(), stand_in);
                 }
                 Err(why)
             }
@@ -129,7 +130,7 @@ fn put(
     entries: &mut BTreeMap<String, Entry>,
     hub: &mut Hub,
     name: String,
-    version: Option<String>,
+    version: String,
     resource: Resource,
 ) {
     let key = resource.key();

@@ -332,9 +332,10 @@ async fn state_outlives_the_stream_and_a_reconnect_tells_what_is_held() {
     );
     let held = &first[1].initial_resource_versions;
     assert_eq!(held.get("a").map(String::as_str), Some("v1"));
-    assert!(
-        !held.contains_key("b"),
-        "what was refused is to be sent again"
+    assert_eq!(
+        held.get("b").map(String::as_str),
+        Some(""),
+        "what was refused is to be sent again, and told of when it is gone"
     );
     let removal = DeltaDiscoveryResponse {
         removed_resources: vec!["a".into(), "never-seen".into()],
