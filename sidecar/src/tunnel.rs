@@ -96,6 +96,7 @@ async fn handshake(
 ) -> Result<(Session<TcpStream>, Tunnel), Refusal> {
     let gone = |e: std::io::Error| Refusal::new(Reason::DownstreamReset, e.to_string());
     let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
+    mesh_net::settle_tunnel(&tcp);
     let certificate = worker.node.valid_certificate().await?;
     let certificates = worker.node.certificate.clone();
     let session = mesh_tls::accept_session(tcp, &certificate)

@@ -4,8 +4,8 @@ use crate::proxy::{Node, Permit};
 use mesh_hbone::Pool;
 use mesh_l4::Dialer;
 use mesh_l7::{HttpProxy, Upstream, UpstreamSettings};
-use mesh_model::{Dice, Reason};
-use mesh_net::{Accepted, ConnectOptions, ListenOptions};
+use mesh_model::{Dice, PORT_HBONE, PORT_OUTBOUND, Reason};
+use mesh_net::{Accepted, ConnectOptions, Link, ListenOptions};
 use mesh_plan::Refusal;
 use mesh_proxy::accept_until_drain;
 use std::cell::RefCell;
@@ -75,7 +75,11 @@ impl Worker {
             source_v6: Some(APP_SOURCE_V6),
             ..proxy.upstream.clone()
         };
-        let upstream_app = Upstream::new(to_app, connect.clone(), None, &node.scope);
+        let connect_app = ConnectOptions {
+            link: Link::Machine,
+            ..connect.clone()
+        };
+        let upstream_app = Upstream::new(to_app, connect_app, None, &node.scope);
         let dialer = Dialer {
             connect,
             tunnels: Some(mesh_l4::Tunnels {
@@ -106,6 +110,7 @@ impl Worker {
         };
         let options = ConnectOptions {
             source: Some(source),
+            link: Link::Machine,
             ..self.dialer.connect.clone()
         };
         mesh_net::connect(app, &options).await.map_err(|error| {
@@ -124,6 +129,11 @@ pub(crate) fn listen(node: &Node, port: u16) -> io::Result<TcpListener> {
     let mut options = ListenOptions::new(SocketAddr::new(bind, port));
     // What we send on accepted connections is ours as well: the redirection must let it pass.
     options.mark = node.proxy.mark;
+    options.link = match port {
+        PORT_OUTBOUND => Link::Machine,
+        PORT_HBONE => Link::Tunnel,
+        _ => Link::Network,
+    };
     match mesh_net::listen(&options) {
         // A namespace or kernel without IPv6.
         Err(error)

@@ -6,7 +6,7 @@ use crate::pods::Pod;
 use mesh_authz::{Connection, Decision, Gap, authorize};
 use mesh_l4::DialError;
 use mesh_model::{PolicySet, Reason, SpiffeId};
-use mesh_net::{ConnectError, ConnectOptions};
+use mesh_net::{ConnectError, ConnectOptions, Link};
 use mesh_plan::Refusal;
 use mesh_telemetry::ConnectionRecord;
 use std::io;
@@ -157,6 +157,7 @@ fn options(pod: &Pod) -> ConnectOptions {
     ConnectOptions {
         mark: pod.node.proxy.mark,
         netns: pod.netns.clone(),
+        link: Link::Machine,
         ..ConnectOptions::default()
     }
 }

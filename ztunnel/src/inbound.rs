@@ -95,6 +95,7 @@ async fn handshake(
     let pod = &worker.pod;
     let gone = |e: std::io::Error| Refusal::new(Reason::DownstreamReset, e.to_string());
     let local_ip = tcp.local_addr().map_err(gone)?.ip().to_canonical();
+    mesh_net::settle_tunnel(&tcp);
     let known = local::known(&mut pod.local.clone(), &pod.spec.info).await?;
     let certificates = worker.certificate(&known.workload).await?;
     let held = certificates.borrow().clone();

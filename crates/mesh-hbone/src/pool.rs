@@ -18,7 +18,7 @@ use crate::wire::{Sealed, Wire};
 use crate::{HboneStream, PoolSettings, TunnelError};
 use http::HeaderMap;
 use mesh_model::{Reason, SpiffeId};
-use mesh_net::ConnectOptions;
+use mesh_net::{ConnectOptions, Link};
 use mesh_runtime::Scope;
 use mesh_tls::{CertificateReceiver, Expected, PeerTrust, Session, WorkloadCertificate};
 use std::cell::{Cell, RefCell};
@@ -145,7 +145,11 @@ impl Pool {
         let connect = || {
             let (target, dial) = (key.clone(), dial.clone());
             async move {
-                let tcp = mesh_net::connect(target.address, &dial.options).await?;
+                let options = ConnectOptions {
+                    link: Link::Tunnel,
+                    ..dial.options
+                };
+                let tcp = mesh_net::connect(target.address, &options).await?;
                 let session =
                     mesh_tls::connect_session(tcp, &dial.certificate, &target.expected).await?;
                 Ok(ground(session, dial.certificate, dial.successors))

@@ -1,6 +1,7 @@
 //! Connections the proxy opens.
 
 use crate::Netns;
+use crate::congestion::{self, Link};
 use crate::keep_alive::KeepAlive;
 use crate::listen::set_transparent;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -22,6 +23,8 @@ pub struct ConnectOptions {
     pub source: Option<IpAddr>,
     /// `source` need not be this machine's (`IP_TRANSPARENT`, needs `CAP_NET_ADMIN`).
     pub transparent: bool,
+    /// What lies between.
+    pub link: Link,
     /// How long it may take.
     pub timeout: Duration,
     /// The namespace to connect from; none given: the caller's.
@@ -34,6 +37,7 @@ impl Default for ConnectOptions {
             mark: None,
             source: None,
             transparent: false,
+            link: Link::Network,
             timeout: CONNECT_TIMEOUT_DEFAULT,
             netns: None,
         }
@@ -79,7 +83,13 @@ pub async fn connect(
     };
     let connecting = TcpSocket::from_std_stream(socket.into()).connect(address);
     match tokio::time::timeout(options.timeout, connecting).await {
-        Ok(result) => result.map_err(failed),
+        Ok(result) => {
+            let stream = result.map_err(failed)?;
+            if options.link == Link::Tunnel {
+                congestion::settle_tunnel(&stream);
+            }
+            Ok(stream)
+        }
         Err(_) => Err(ConnectError::Timeout {
             address,
             timeout: options.timeout,
@@ -95,6 +105,7 @@ fn open(address: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
     )?;
     socket.set_tcp_nodelay(true)?;
     KeepAlive::of_process().apply(&SockRef::from(&socket))?;
+    congestion::apply(options.link, &SockRef::from(&socket));
     if let Some(mark) = options.mark {
         socket.set_mark(mark)?;
     }

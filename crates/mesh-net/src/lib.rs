@@ -1,10 +1,11 @@
 //! Sockets: listen and connect with options, original destination, network namespaces, protocol
 //! detection, and the byte pump.
 //!
-//! Every socket a proxy makes is made here, so that marks, keep-alive, backlog and namespaces are
+//! Every socket a proxy makes is made here, so that marks, keep-alive, congestion control, backlog and namespaces are
 //! decided in one place. Nothing here knows of TLS, HTTP or the mesh.
 
 mod addresses;
+mod congestion;
 mod connect;
 mod detect;
 mod keep_alive;
@@ -18,6 +19,9 @@ mod sni;
 mod udp;
 
 pub use addresses::is_interface_address;
+pub use congestion::{
+    Algorithm, Congestion, Link, NEAR, check_congestion, set_congestion, settle_tunnel,
+};
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, ConnectError, ConnectOptions, connect};
 pub use detect::{DETECT_TIMEOUT, FirstSpeaker, Protocol, detect, first_speaker};
 pub use keep_alive::{KeepAlive, set_keep_alive};

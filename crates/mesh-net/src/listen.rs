@@ -1,6 +1,7 @@
 //! Listening sockets and accepted connections.
 
 use crate::Netns;
+use crate::congestion::{self, Link};
 use crate::keep_alive::KeepAlive;
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -35,6 +36,8 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// `SO_MARK`, inherited by the accepted connections (needs `CAP_NET_ADMIN`).
     pub mark: Option<u32>,
+    /// What lies between it and those who connect.
+    pub link: Link,
     /// The namespace to listen in; none given: the caller's.
     pub netns: Option<Netns>,
 }
@@ -47,6 +50,7 @@ impl ListenOptions {
             transparent: false,
             reuse_port: true,
             mark: None,
+            link: Link::Network,
             netns: None,
         }
     }
@@ -97,6 +101,7 @@ fn open(options: &ListenOptions) -> io::Result<Socket> {
     // Inherited by what is accepted: set once, not by five system calls a connection.
     socket.set_tcp_nodelay(true)?;
     KeepAlive::of_process().apply(&SockRef::from(&socket))?;
+    congestion::apply(options.link, &SockRef::from(&socket));
     socket.bind(&address.into())?;
     socket.listen(LISTEN_BACKLOG)?;
     Ok(socket)

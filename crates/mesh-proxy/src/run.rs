@@ -36,6 +36,7 @@ where
         .map_err(StartError::Logging)?;
     let logging = Arc::new(logging);
     mesh_net::set_keep_alive(process.keep_alive);
+    mesh_net::set_congestion(&process.congestion);
     mesh_tls::install_provider_with(process.tls.cryptography.key_exchange);
     mesh_tls::set_cryptography(process.tls.cryptography).map_err(StartError::Cryptography)?;
     let options = RunOptions {

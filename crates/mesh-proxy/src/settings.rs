@@ -4,6 +4,7 @@
 //! turned into what the program uses by its methods; mistakes are collected in [`Mistakes`], so that
 //! an operator is told all of them at once.
 
+mod congestion;
 mod control;
 mod keep_alive;
 mod mistakes;
@@ -14,6 +15,7 @@ mod process;
 mod tls;
 mod tracing;
 
+pub use congestion::CongestionFlags;
 pub use control::{ControlFlags, XDS_ADDRESS_DEFAULT};
 pub use keep_alive::KeepAliveFlags;
 pub use mistakes::{Mistakes, SettingsError};

@@ -182,7 +182,7 @@ fn who_marked(ip: &str, port: u16, source: Option<&str>) -> String {
         source: source.map(|source| source.parse().unwrap()),
         transparent: source.is_some(),
         timeout: Duration::from_secs(5),
-        netns: None,
+        ..ConnectOptions::default()
     };
     let address = SocketAddr::new(ip.parse().unwrap(), port);
     let runtime = tokio::runtime::Builder::new_current_thread()

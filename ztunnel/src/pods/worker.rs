@@ -9,7 +9,7 @@ use mesh_identity::CertificateReceiver;
 use mesh_model::{
     Dice, PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND, Reason, SpiffeId, Workload,
 };
-use mesh_net::{Accepted, ListenOptions};
+use mesh_net::{Accepted, Link, ListenOptions};
 use mesh_plan::Refusal;
 use mesh_proxy::accept_until_drain;
 use mesh_telemetry::ConnectionFacts;
@@ -160,6 +160,11 @@ fn bind(pod: &Pod, port: u16) -> io::Result<std::net::TcpListener> {
     options.reuse_port = pod.node.proxy.port_reuse;
     // What we send on accepted connections is ours as well: the redirection must let it pass.
     options.mark = pod.node.proxy.mark;
+    options.link = match port {
+        PORT_OUTBOUND => Link::Machine,
+        PORT_HBONE => Link::Tunnel,
+        _ => Link::Network,
+    };
     match mesh_net::bind(&options) {
         Err(error) if bind.is_unspecified() && bind.is_ipv6() && is_for_want_of_ipv6(&error) => {
             let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

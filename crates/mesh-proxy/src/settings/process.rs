@@ -1,8 +1,8 @@
 //! The process itself: its log, its threads, its end, its admin pages.
 
-use super::{KeepAliveFlags, Mistakes, PolicyFlags, Tls, TlsFlags, parse};
+use super::{CongestionFlags, KeepAliveFlags, Mistakes, PolicyFlags, Tls, TlsFlags, parse};
 use mesh_model::PolicyCompatibility;
-use mesh_net::KeepAlive;
+use mesh_net::{Congestion, KeepAlive};
 use mesh_telemetry::LogFormat;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,6 +41,9 @@ pub struct ProcessFlags {
     /// TCP keep-alive of proxied connections.
     #[command(flatten)]
     pub keep_alive: KeepAliveFlags,
+    /// Congestion control of proxied connections.
+    #[command(flatten)]
+    pub congestion: CongestionFlags,
     /// Cryptography and revocation of mesh connections.
     #[command(flatten)]
     pub tls: TlsFlags,
@@ -63,6 +66,8 @@ pub struct Process {
     pub policy_compatibility: PolicyCompatibility,
     /// TCP keep-alive of proxied connections.
     pub keep_alive: KeepAlive,
+    /// Congestion control of proxied connections.
+    pub congestion: Congestion,
     /// Cryptography and revocation of mesh connections.
     pub tls: Tls,
 }
@@ -95,6 +100,7 @@ impl ProcessFlags {
             log_format: log_format.unwrap_or_default(),
             policy_compatibility: self.policy.policy_compatibility,
             keep_alive: self.keep_alive.check(),
+            congestion: self.congestion.check(mistakes),
             tls: self.tls.check(mistakes),
         }
     }
