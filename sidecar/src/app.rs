@@ -3,7 +3,7 @@
 use crate::proxy::{Node, Parts};
 use crate::settings::{Role, Settings};
 use crate::worker::{self, Worker};
-use crate::{admin, inbound, local, outbound, plaintext, waypoint};
+use crate::{admin, inbound, local, network_gateway, outbound, plaintext, waypoint};
 use anyhow::Context as _;
 use mesh_identity::{CertificateReceiver, Identities};
 use mesh_model::{PORT_HBONE, PORT_INBOUND_PLAINTEXT, PORT_OUTBOUND};
@@ -133,6 +133,10 @@ fn start_worker(node: Arc<Node>, done: oneshot::Sender<anyhow::Result<()>>) {
         Role::Waypoint => open(&node, [PORT_HBONE]).map(|[tunnels]| {
             let worker = Rc::new(Worker::new(node));
             scope.spawn_local("waypoint", waypoint::run(worker, tunnels));
+        }),
+        Role::NetworkGateway => open(&node, [PORT_HBONE]).map(|[tunnels]| {
+            let worker = Rc::new(Worker::new(node));
+            scope.spawn_local("network gateway", network_gateway::run(worker, tunnels));
         }),
     };
     // Nobody waits: the start was given up.

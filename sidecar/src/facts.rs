@@ -3,13 +3,21 @@
 pub(crate) use mesh_proxy::facts::{inbound, outbound, peer, service_asked};
 
 use mesh_plan::Target;
-use mesh_telemetry::{ConnectionFacts, Direction, Party, Reporter, Security};
+use mesh_telemetry::{ConnectionFacts, Direction, Party, Reporter, Security, Transport};
 use std::net::SocketAddr;
 
 /// A connection through a waypoint.
 pub(crate) fn waypoint(peer: SocketAddr) -> ConnectionFacts {
     let mut facts = ConnectionFacts::new(Reporter::Waypoint, Direction::Outbound);
     facts.source.address = Some(peer);
+    facts
+}
+
+/// A connection through the gateway of a network: what is in it is not ours to see.
+pub(crate) fn network_gateway(peer: SocketAddr) -> ConnectionFacts {
+    let mut facts = ConnectionFacts::new(Reporter::Source, Direction::Outbound);
+    facts.source.address = Some(peer);
+    facts.transport = Transport::DoubleHbone;
     facts
 }
 

@@ -1,8 +1,9 @@
 //! `sidecar`: the proxy of one pod, L4 and L7 both ways, and with `--role waypoint` the L7 proxy in
-//! front of the services bound to it.
+//! front of the services bound to it, or with `--role network-gateway` the gateway between its network
+//! and others.
 //!
 //! Rooms: `settings` reads flags and environment, `app` puts the parts together, and `outbound`,
-//! `inbound`, `plaintext` and `waypoint` carry connections. `sidecar init` sets up the redirection.
+//! `inbound`, `plaintext`, `waypoint` and `network_gateway` carry connections. `sidecar init` sets up the redirection.
 
 mod admin;
 mod admission;
@@ -13,6 +14,7 @@ mod facts;
 mod inbound;
 mod init;
 mod local;
+mod network_gateway;
 mod outbound;
 mod plaintext;
 mod proxy;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 /// Endpoints tried for one connection, as long as nothing was sent to the one that failed. Each may
 /// take the whole connect timeout, and the client waits meanwhile.
-const ATTEMPTS_MAX: usize = 2;
+pub(crate) const ATTEMPTS_MAX: usize = 2;
 
 /// The server's side of a connection.
 pub(crate) type Up = Prefixed<UpstreamStream>;

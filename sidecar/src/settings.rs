@@ -22,7 +22,7 @@ use std::time::Duration;
 #[command(
     name = "sidecar",
     version,
-    about = "Per-pod proxy, L4 and L7 both ways; also the waypoint",
+    about = "Per-pod proxy, L4 and L7 both ways; also waypoint and network gateway",
     args_conflicts_with_subcommands = true
 )]
 pub(crate) struct Command {
@@ -55,7 +55,7 @@ impl Command {
 /// Flags and environment as given. Names follow interop/migrate.md section 2.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Flags {
-    /// `sidecar` in a pod, `waypoint` in front of services.
+    /// `sidecar` in a pod, `waypoint` in front of services, `network-gateway` between networks.
     #[arg(long, env = "PROXY_ROLE", value_enum, default_value = "sidecar")]
     role: Role,
     /// Workloads, services and policies from a YAML file instead of a control plane.
@@ -90,7 +90,7 @@ pub(crate) struct Flags {
     /// Worker threads for connections.
     #[arg(long, env = "WORKER_THREADS")]
     worker_threads: Option<usize>,
-    /// Mark on our own packets; a waypoint sets none unless told.
+    /// Mark on our own packets; waypoints and gateways set none unless told.
     #[arg(long, env = "PACKET_MARK")]
     packet_mark: Option<u32>,
     /// Set no mark, which needs a privilege: for a sidecar without redirection.
@@ -183,7 +183,7 @@ impl Flags {
         match (self.role, self.packet_mark_off) {
             (_, true) => None,
             (Role::Sidecar, false) => Some(self.packet_mark.unwrap_or(PACKET_MARK)),
-            (Role::Waypoint, false) => self.packet_mark,
+            (Role::Waypoint | Role::NetworkGateway, false) => self.packet_mark,
         }
     }
 
@@ -194,6 +194,7 @@ impl Flags {
         let role = match self.role {
             Role::Sidecar => mesh_discovery::Role::Sidecar,
             Role::Waypoint => mesh_discovery::Role::Waypoint,
+            Role::NetworkGateway => mesh_discovery::Role::Gateway,
         };
         let (namespace, account) = (&info.namespace, &info.service_account);
         mesh_discovery::Source::Xds {

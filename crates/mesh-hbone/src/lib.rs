@@ -19,6 +19,7 @@ mod fields;
 mod frozen;
 mod inbox;
 mod join;
+mod parting;
 mod pool;
 mod server;
 mod settings;

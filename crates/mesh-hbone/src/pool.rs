@@ -12,6 +12,7 @@
 //! those there are cut as well ([`TunnelError::Untrusted`]).
 
 use crate::client::{self, Checkout, Connection, Ground, Place, Retired};
+use crate::parting::Parting;
 #[cfg(test)]
 use crate::wire::Plain;
 use crate::wire::{Sealed, Wire};
@@ -175,6 +176,7 @@ impl Pool {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let certificate = dial.certificate.clone();
+        let stream = Parting::new(stream, &self.inner.scope);
         let session = Box::pin(mesh_tls::connect_session(stream, &certificate, expected)).await?;
         let peer = session.peer.identity.clone();
         let mut settings = self.inner.settings.clone();

@@ -83,6 +83,8 @@ pub enum Authorization {
     Sidecar(WorkloadUid),
     /// Those that a waypoint enforces for its scope; the waypoint's own workload.
     Waypoint(WorkloadUid),
+    /// Those of a network gateway; its own workload.
+    NetworkGateway(WorkloadUid),
     /// Those that name the gateway of the scope, or select its workload.
     Gateway(Option<WorkloadUid>),
 }
@@ -100,6 +102,9 @@ impl Authorization {
             (Self::Sidecar(uid), _) => snapshot
                 .workload(uid)
                 .map(|workload| mesh_plan::sidecar_policies(snapshot, workload)),
+            (Self::NetworkGateway(uid), _) => snapshot
+                .workload(uid)
+                .map(|me| mesh_plan::network_gateway_policies(snapshot, me)),
             (Self::Waypoint(uid), _) => snapshot.workload(uid).and_then(|me| {
                 let target = scope.waypoint_target(snapshot)?;
                 Some(mesh_plan::waypoint_policies(snapshot, me, &target))
@@ -152,7 +157,10 @@ impl Authorization {
     fn unchanged(&self, before: &Snapshot, after: &Snapshot) -> bool {
         let of_workload = match self {
             Self::None => return true,
-            Self::Sidecar(uid) | Self::Waypoint(uid) | Self::Gateway(Some(uid)) => Some(uid),
+            Self::Sidecar(uid)
+            | Self::Waypoint(uid)
+            | Self::NetworkGateway(uid)
+            | Self::Gateway(Some(uid)) => Some(uid),
             Self::Gateway(None) => None,
         };
         let workload = |s: &Snapshot| of_workload.and_then(|uid| s.workload(uid).cloned());

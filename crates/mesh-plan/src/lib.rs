@@ -28,7 +28,9 @@ pub use inbound::{inbound, inbound_protocol, plaintext};
 pub use mesh_balance::Avoided;
 pub use mesh_routing::HttpFacts;
 pub use outbound::{outbound, same_node};
-pub use policies::{gateway_policies, sidecar_policies, waypoint_policies};
+pub use policies::{
+    gateway_policies, network_gateway_policies, sidecar_policies, waypoint_policies,
+};
 pub use sidecar::{SidecarPlan, SidecarService, sidecar_destination};
 pub use tcp::tcp;
 pub use waypoint::{WaypointTarget, is_waypoint_of, waypoint};

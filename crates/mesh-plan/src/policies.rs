@@ -59,6 +59,21 @@ pub fn waypoint_policies(snapshot: &Snapshot, me: &Workload, target: &WaypointTa
     set
 }
 
+/// The policies of the network gateway `me`: those of its workload, and those whose `targetRefs` name
+/// its Gateway, which is known by the services `me` stands behind. What is in the tunnels it passes on
+/// is judged at their far end.
+pub fn network_gateway_policies(snapshot: &Snapshot, me: &Workload) -> PolicySet {
+    let mut set = sidecar_policies(snapshot, me);
+    for own in me.services.keys().filter_map(|name| snapshot.service(name)) {
+        let (namespace, name) = (&own.name.namespace, &own.short_name);
+        extend(
+            &mut set,
+            snapshot.http_policies_for_target("Gateway", namespace, name),
+        );
+    }
+    set
+}
+
 /// The policies of an ingress gateway: those whose `targetRefs` name it or its class, and those that
 /// select its workload. What PeerAuthentication was turned into is left out: it says how members of
 /// the mesh may be reached by each other, and a gateway's clients are not members.

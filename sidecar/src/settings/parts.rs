@@ -17,6 +17,8 @@ pub(crate) enum Role {
     Sidecar,
     /// In front of the services bound to it.
     Waypoint,
+    /// Between its network and others: passes on the tunnels within tunnels that come from there.
+    NetworkGateway,
 }
 
 impl Role {
@@ -25,6 +27,7 @@ impl Role {
         match self {
             Self::Sidecar => "sidecar",
             Self::Waypoint => "waypoint",
+            Self::NetworkGateway => "network-gateway",
         }
     }
 }

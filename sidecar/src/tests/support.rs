@@ -122,6 +122,16 @@ impl Mesh {
         self.put(Resource::Workload(Arc::new(workload)));
     }
 
+    /// The pod of a name, an endpoint of one more service.
+    pub(super) fn stands_behind(&mut self, name: &str, n: u8, service: ServiceName) {
+        let mut workload = Workload::new(name, "demo", name);
+        workload.addresses = vec![self.ip(n)];
+        workload.protocol = TunnelProtocol::Hbone;
+        workload.service_account = name.into();
+        workload.services.insert(service, Vec::new());
+        self.put(Resource::Workload(Arc::new(workload)));
+    }
+
     /// A proxy of the pod of a name, its tunnel listener open.
     pub(super) fn proxy(&self, role: Role, name: &str, n: u8) -> TestProxy {
         let metrics = Metrics::new("test");
@@ -173,6 +183,10 @@ impl Mesh {
             Role::Waypoint => {
                 let run = crate::waypoint::run(worker.clone(), tunnels);
                 self.scope.spawn_local("waypoint", run);
+            }
+            Role::NetworkGateway => {
+                let run = crate::network_gateway::run(worker.clone(), tunnels);
+                self.scope.spawn_local("network gateway", run);
             }
         }
         TestProxy {
