@@ -42,6 +42,7 @@ pub use provider::{
     set_cryptography,
 };
 pub use revocation::{PeerSide, Refreshed, RevocationEvent, RevocationFiles, Revocations};
+pub use san::ShownCertificate;
 pub use serving::{ServingCertificate, ServingTls};
 pub use session::{
     HalfSnapshot, Opened, RECORD_PLAIN_MAX, RECORD_WIRE_MAX, RecordFault, Records, RecordsSnapshot,

@@ -64,6 +64,36 @@ impl Facts {
     }
 }
 
+/// What tools show of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// Serial number, decimal.
+    pub serial: String,
+    /// Start of its validity.
+    pub not_before: SystemTime,
+    /// End of its validity.
+    pub not_after: SystemTime,
+}
+
+impl ShownCertificate {
+    /// Reads the first certificate of a PEM text.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn of_pem(pem: &str) -> Result<Self, TlsError> {
+        let first = crate::pem::certificates(pem)?.into_iter().next();
+        let der = first.ok_or_else(|| TlsError::Chain("no certificate in the PEM text".into()))?;
+        let (_, certificate) = X509Certificate::from_der(&der)
+            .map_err(|e| TlsError::Chain(format!("not a certificate: {e}")))?;
+        let validity = certificate.validity();
+        Ok(Self {
+            serial: certificate.serial.to_str_radix(10),
+            not_before: time(validity.not_before),
+            not_after: time(validity.not_after),
+        })
+    }
+}
+
 /// The names of a certificate as a message shows them, whatever it is.
 pub(crate) fn names_of(der: &[u8]) -> String {
     match Facts::read(der) {

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod pod;
+mod policy;
 mod service;
 
 use crate::node::Node;
@@ -11,10 +12,10 @@ use certificate::CertificateDump;
 use mesh_discovery::DiscoveryStatus;
 use mesh_l4::Avoidance;
 use mesh_model::{
-    Action, AuthorizationPolicy, GatewayAddress, GatewayDestination, Health, NetworkMode,
-    PolicyScope, ServicePort, TunnelProtocol, Workload,
+    GatewayAddress, GatewayDestination, Health, NetworkMode, ServicePort, TunnelProtocol, Workload,
 };
 use pod::PodDump;
+use policy::PolicyDump;
 use serde::Serialize;
 use service::ServiceDump;
 use std::collections::BTreeMap;
@@ -253,45 +254,6 @@ impl GatewayDump {
                 }
             },
             hbone_mtls_port: gateway.hbone_port,
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicyDump {
-    name: String,
-    namespace: String,
-    scope: &'static str,
-    action: &'static str,
-    dry_run: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    invalid: Option<String>,
-    /// A DENY whose HTTP conditions do not reach this proxy: it may deny nothing.
-    http_dropped: bool,
-    /// The rules as they are evaluated.
-    rules: Vec<String>,
-}
-
-impl PolicyDump {
-    fn of(policy: &AuthorizationPolicy) -> Self {
-        Self {
-            name: policy.name.name.to_string(),
-            namespace: policy.name.namespace.to_string(),
-            scope: match policy.scope {
-                PolicyScope::Global => "Global",
-                PolicyScope::Namespace => "Namespace",
-                PolicyScope::WorkloadSelector => "WorkloadSelector",
-                PolicyScope::Targets => "Targets",
-            },
-            action: match policy.action {
-                Action::Allow => "Allow",
-                Action::Deny => "Deny",
-            },
-            dry_run: policy.dry_run,
-            invalid: policy.invalid.as_ref().map(ToString::to_string),
-            http_dropped: policy.http_dropped,
-            rules: policy.rules.iter().map(|r| format!("{r:?}")).collect(),
         }
     }
 }

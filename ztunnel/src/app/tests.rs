@@ -352,6 +352,17 @@ fn the_pages_show_what_goes_on() {
     ] {
         assert!(dump.contains(part), "{part} is not in {dump}");
     }
+    // What `istioctl ztunnel-config certificates` shows, of leaf and root alike.
+    let (_, dump) = dump.split_once("\r\n\r\n").unwrap();
+    let dump: serde_json::Value = serde_json::from_str(dump).unwrap();
+    for list in ["certChain", "rootCerts"] {
+        let one = &dump["certificates"][0][list][0];
+        let serial = one["serialNumber"].as_str().unwrap();
+        assert!(serial.bytes().all(|b| b.is_ascii_digit()), "{serial}");
+        for moment in ["validFrom", "expirationTime"] {
+            assert!(one[moment].as_str().unwrap().ends_with('Z'), "{one}");
+        }
+    }
     for page in ["/metrics", "/stats/prometheus"] {
         let metrics = http_get(at.metrics, page);
         for name in [

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mesh_identity::{CertificateState, CertificateStatus};
+use mesh_tls::ShownCertificate;
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +29,7 @@ pub(super) struct CertificateDump {
 struct CertDump {
     /// PEM, in base64.
     pem: String,
-    /// Of the leaf; of others they are in the PEM.
+    /// Decimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     serial_number: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,12 +40,7 @@ struct CertDump {
 
 impl CertificateDump {
     pub(super) fn of(status: CertificateStatus) -> Self {
-        let mut cert_chain: Vec<CertDump> = status.chain_pem.iter().map(plain).collect();
-        if let Some(leaf) = cert_chain.first_mut() {
-            leaf.serial_number = status.serial;
-            leaf.valid_from = status.not_before_unix_s.map(moment);
-            leaf.expiration_time = status.not_after_unix_s.map(moment);
-        }
+        let chain = status.chain_pem.iter();
         Self {
             identity: status.identity,
             state: match (status.state, &status.last_error) {
@@ -53,9 +49,11 @@ impl CertificateDump {
                 (CertificateState::Initializing, Some(why)) => format!("Unavailable: {why}"),
                 (CertificateState::Expired, _) => "Unavailable: expired".into(),
             },
-            cert_chain,
+            cert_chain: chain.map(|pem| CertDump::of(pem)).collect(),
             root_certs: status.roots_pem.iter().flat_map(|all| each(all)).collect(),
-            next_fetch: status.next_fetch_unix_s.map(moment),
+            next_fetch: status.next_fetch_unix_s.map(|at| {
+                mesh_telemetry::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(at))
+            }),
             failures: status.failures,
             last_error: status.last_error,
         }
@@ -66,20 +64,22 @@ impl CertificateDump {
 fn each(bundle: &str) -> impl Iterator<Item = CertDump> {
     const END: &str = "-----END CERTIFICATE-----";
     let pieces = bundle.split_inclusive(END).filter(|p| p.ends_with(END));
-    pieces.map(|pem| plain(format!("{}\n", pem.trim_start())))
+    pieces.map(|pem| CertDump::of(&format!("{}\n", pem.trim_start())))
 }
 
-fn plain(pem: impl AsRef<[u8]>) -> CertDump {
-    CertDump {
-        pem: STANDARD.encode(pem),
-        serial_number: None,
-        valid_from: None,
-        expiration_time: None,
+impl CertDump {
+    fn of(pem: &str) -> Self {
+        let read = ShownCertificate::of_pem(pem).ok();
+        let moment = |at: fn(&ShownCertificate) -> SystemTime| {
+            read.as_ref().map(|read| mesh_telemetry::rfc3339(at(read)))
+        };
+        Self {
+            pem: STANDARD.encode(pem),
+            valid_from: moment(|read| read.not_before),
+            expiration_time: moment(|read| read.not_after),
+            serial_number: read.map(|read| read.serial),
+        }
     }
-}
-
-fn moment(unix_s: u64) -> String {
-    mesh_telemetry::rfc3339(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s))
 }
 
 #[cfg(test)]
