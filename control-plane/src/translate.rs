@@ -10,6 +10,7 @@ mod gateway;
 mod grants;
 mod http_filter;
 mod http_route;
+mod networks;
 mod output;
 mod peer_authentication;
 mod pod;
@@ -38,6 +39,8 @@ use std::sync::Arc;
 pub(crate) const CLASS_GATEWAY: &str = "strata";
 /// The GatewayClass of waypoints.
 pub(crate) const CLASS_WAYPOINT: &str = "strata-waypoint";
+/// The GatewayClass of gateways between networks.
+pub(crate) const CLASS_EAST_WEST: &str = "strata-east-west";
 /// On pods: the Gateway they serve.
 pub(crate) const LABEL_GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
@@ -71,6 +74,10 @@ impl Mesh {
 /// Translates everything.
 pub(crate) fn translate(objects: &Objects, mesh: &Mesh) -> Translation {
     let mut out = Output::default();
+    let mesh = &Mesh {
+        network: networks::own(objects, mesh),
+        ..mesh.clone()
+    };
     let waypoints = waypoint::Waypoints::new(objects, mesh);
     let services = service::Services::collect(objects, mesh, &waypoints, &mut out);
     let policies = authorization::Policies::translate(objects, mesh, &services, &mut out);
@@ -84,6 +91,7 @@ pub(crate) fn translate(objects: &Objects, mesh: &Mesh) -> Translation {
         peers: &peers,
     };
     workloads::translate(&cx, &mut out);
+    networks::translate(objects, mesh, &mut out);
     let gateways = gateway::Gateways::translate(objects, &mut out);
     let routes = route_parents::Parents::new(objects, mesh, &gateways, &services);
     http_route::translate(objects, &routes, &services, mesh, &mut out);

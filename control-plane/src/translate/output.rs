@@ -85,6 +85,11 @@ impl Output {
         }
     }
 
+    /// Changes resources that are there; their keys stay.
+    pub(super) fn change(&mut self, change: impl FnMut(&mut Resource)) {
+        self.resources.values_mut().for_each(change);
+    }
+
     /// Notes a condition of an object.
     pub(super) fn condition(
         &mut self,

@@ -2,6 +2,7 @@
 
 use super::LABEL_GATEWAY_NAME;
 use super::endpoint_slice::Slices;
+use super::networks;
 use super::output::Output;
 use super::service::{ServiceInfo, TargetPort};
 use super::waypoint::Asking;
@@ -60,7 +61,7 @@ fn workload(
     let uid = format!("{}//Pod/{}/{}", cx.mesh.cluster, name.namespace, name.name);
     let mut w = Workload::new(&uid, &name.namespace, &name.name);
     w.addresses = addresses;
-    w.network = cx.mesh.network.clone();
+    w.network = networks::of_pod(cx.mesh, &labels);
     w.cluster = cx.mesh.cluster.clone();
     w.trust_domain = cx.mesh.trust_domain.clone();
     if let Some(spec) = &pod.spec {

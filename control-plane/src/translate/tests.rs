@@ -1,6 +1,7 @@
 //! Translation of each kind: YAML in, model out.
 
 mod gateways;
+mod networks;
 mod policies;
 mod services;
 mod workloads;

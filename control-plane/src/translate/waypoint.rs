@@ -249,10 +249,14 @@ fn address(objects: &Objects, mesh: &Mesh, name: &ObjectName) -> Option<GatewayA
             serves
                 .then(|| super::pod::addresses(pod).first().copied())
                 .flatten()
+                .map(|ip| (ip, pod))
         });
+        let (address, pod) = pod?;
+        let none = BTreeMap::new();
+        let labels = pod.metadata.labels.as_ref().unwrap_or(&none);
         GatewayDestination::Address(NetworkAddress {
-            network: mesh.network.clone(),
-            address: pod?,
+            network: super::networks::of_pod(mesh, labels),
+            address,
         })
     };
     Some(GatewayAddress {
