@@ -90,10 +90,12 @@ impl Gateway {
         let (stop, stopped) = oneshot::channel();
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let noted = asked.clone();
+        let (listens, listening) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::spawn(move || {
             local(async |scope| {
                 let options = ListenOptions::new(SocketAddr::new(at, PORT_HBONE));
                 let listener = mesh_net::listen(&options).unwrap();
+                listens.send(()).unwrap();
                 let tasks = scope.clone();
                 scope.spawn_local("gateway", async move {
                     while let Ok((tcp, _)) = listener.accept().await {
@@ -105,6 +107,8 @@ impl Gateway {
                 scope.cancel();
             });
         });
+        // Or a test dials it before it is there.
+        listening.recv().unwrap();
         Self {
             stop: Some(stop),
             thread: Some(thread),
