@@ -1,6 +1,7 @@
 //! A node's pods as its agent tells them: many that come while earlier traffic flows, an agent and a
 //! proxy that start anew, two proxies that overlap, and a proxy that runs out of descriptors.
 
+mod networks;
 mod node;
 mod traffic;
 
@@ -23,6 +24,10 @@ const DEADLINE: Duration = Duration::from_secs(4);
 
 pub(crate) fn trials(shared: &Shared) -> Vec<Trial> {
     vec![
+        shared.trial(
+            "another_network_is_reached_through_its_gateway",
+            networks::run,
+        ),
         shared.trial(
             "two_proxies_overlap_and_no_new_connection_is_lost",
             hand_over,
