@@ -155,29 +155,32 @@ impl Asked {
 }
 
 /// Carries one stream.
-async fn serve(tunnel: Rc<Tunnel>, incoming: Incoming) {
+fn serve(tunnel: Rc<Tunnel>, incoming: Incoming) -> impl Future<Output = ()> {
+    let asking = tunnel.clone();
     // Boxed: what it needs is given back before the session, most of which is idle.
-    let admitted = Box::pin(admit(&tunnel, incoming)).await;
-    let Some(Admitted {
-        stream,
-        record,
-        opened,
-    }) = admitted
-    else {
-        return;
-    };
-    let Opened {
-        app,
-        admission,
-        _permit,
-    } = opened;
-    let cut = pin!(async {
-        tokio::select! {
-            reason = admission.revoked() => reason,
-            reason = tunnel.lost.told() => reason,
-        }
-    });
-    run_session(stream, app, record, cut, &tunnel.worker.pod.drain).await;
+    let admitting = Box::pin(async move { admit(&asking, incoming).await });
+    async move {
+        let Some(admitted) = admitting.await else {
+            return;
+        };
+        let Admitted {
+            stream,
+            record,
+            opened,
+        } = admitted;
+        let Opened {
+            app,
+            admission,
+            _permit,
+        } = opened;
+        let cut = pin!(async {
+            tokio::select! {
+                reason = admission.revoked() => reason,
+                reason = tunnel.lost.told() => reason,
+            }
+        });
+        run_session(stream, app, record, cut, &tunnel.worker.pod.drain).await;
+    }
 }
 
 /// A stream that was answered 200.

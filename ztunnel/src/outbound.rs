@@ -29,41 +29,73 @@ async fn captured(worker: Rc<Worker>, stream: TcpStream, client: SocketAddr, per
     let at = stream.local_addr();
     let record = worker.pod.node.metrics.connection(facts::outbound(client));
     match destination.and_then(|destination| Ok((destination, at?))) {
-        Ok((destination, at)) => {
-            serve(&worker, stream, client, at, destination, record).await;
-        }
+        Ok((destination, at)) => serve(worker, stream, client, at, destination, record).await,
         Err(error) => record.end(Reason::DownstreamReset, Some(error.to_string())),
     }
     drop(permit);
 }
 
 /// Carries one connection whose destination is known.
-pub(crate) async fn serve(
+// Not an async fn: that would hold room for its arguments while the session lives.
+pub(crate) fn serve(
+    worker: Rc<Worker>,
+    stream: TcpStream,
+    client: SocketAddr,
+    at: SocketAddr,
+    destination: SocketAddr,
+    record: ConnectionRecord,
+) -> impl Future<Output = ()> {
+    let asking = worker.clone();
+    // Boxed: what it needs is given back before the session, most of which is idle.
+    let reaching =
+        Box::pin(
+            async move { reach_recorded(&asking, stream, client, at, destination, record).await },
+        );
+    async move {
+        let Some((stream, record, reached)) = reaching.await else {
+            return;
+        };
+        match reached {
+            Reached::Far(upstream) => {
+                run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
+            }
+            Reached::Near(near) => {
+                // Boxed: else every session through a tunnel had room for it.
+                Box::pin(near.carry(stream, record, &worker.pod)).await;
+            }
+        }
+    }
+}
+
+/// A connection, its record, and its server, which was reached.
+type Joined = (TcpStream, ConnectionRecord, Reached);
+
+/// None when the server was not reached, which is on record.
+async fn reach_recorded(
     worker: &Rc<Worker>,
     stream: TcpStream,
     client: SocketAddr,
     at: SocketAddr,
     destination: SocketAddr,
     mut record: ConnectionRecord,
-) {
+) -> Option<Joined> {
     record.set_destination(Party {
         address: Some(destination),
         ..Party::default()
     });
-    // Boxed: what it needs is given back before the session, most of which is idle.
-    let reached = Box::pin(reach(worker, client, at, destination, &mut record)).await;
-    match reached {
-        Ok(Reached::Far(upstream)) => {
-            if let Some(group) = upstream.key_exchange() {
+    match reach(worker, client, at, destination, &mut record).await {
+        Ok(reached) => {
+            if let Reached::Far(upstream) = &reached
+                && let Some(group) = upstream.key_exchange()
+            {
                 record.set_tls_group(Some(group));
             }
-            run_session(stream, upstream, record, pending(), &worker.pod.drain).await;
+            Some((stream, record, reached))
         }
-        Ok(Reached::Near(near)) => {
-            // Boxed: else every session through a tunnel had room for it.
-            Box::pin(near.carry(stream, record, &worker.pod)).await;
+        Err(refusal) => {
+            record.end(refusal.reason, Some(refusal.detail));
+            None
         }
-        Err(refusal) => record.end(refusal.reason, Some(refusal.detail)),
     }
 }
 

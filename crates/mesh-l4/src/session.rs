@@ -7,7 +7,8 @@ use mesh_runtime::Drain;
 use mesh_telemetry::{ByteCounts, ConnectionRecord};
 use std::any::Any;
 use std::future::{pending, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -17,29 +18,25 @@ use tokio::net::TcpStream;
 /// which is also given back. The record's counters follow the bytes while the session lives.
 ///
 /// Dropping the future ends the session too; the record's drop reason tells why.
-pub async fn run_session<D, U>(
-    mut down: D,
-    mut up: U,
-    mut record: ConnectionRecord,
+pub fn run_session<D, U>(
+    down: D,
+    up: U,
+    record: ConnectionRecord,
     cut: impl Future<Output = Reason>,
     drain: &Drain,
-) -> Reason
+) -> impl Future<Output = Reason>
 where
     D: AsyncRead + AsyncWrite + Unpin + 'static,
     U: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let mut unsent = Unsent::default();
-    let streams = (&mut down, &mut up, &mut unsent);
-    // Pinned: each future around it would hold room for it once more.
-    let cut = pin!(cut);
-    let (reason, detail) = match carry(streams, &mut record, cut, drain, pending()).await {
-        Carried::Ended(reason, detail) => (reason, detail),
-        // By what never comes.
-        Carried::Stopped => (Reason::Drained, None),
-    };
-    drop((down, up));
-    record.end(reason, detail);
-    reason
+    let run = Session::new(down, up, record).run_until(cut, drain, pending());
+    async {
+        match run.await {
+            SessionEnd::Ended(reason) => reason,
+            // By what never comes.
+            SessionEnd::Stopped(_) => Reason::Drained,
+        }
+    }
 }
 
 /// A session while nobody runs it: all that it is, to be taken apart and gone on with elsewhere. What
@@ -81,19 +78,25 @@ where
     }
 
     /// As [`run_session`], or until `stop` is done.
-    pub async fn run_until(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn holds room for its arguments twice, and idle sessions are many"
+    )]
+    pub fn run_until(
         mut self,
         cut: impl Future<Output = Reason>,
         drain: &Drain,
         stop: impl Future<Output = ()>,
-    ) -> SessionEnd<D, U> {
-        let streams = (&mut self.down, &mut self.up, &mut self.unsent);
-        match carry(streams, &mut self.record, cut, drain, stop).await {
-            Carried::Stopped => SessionEnd::Stopped(Box::new(self)),
-            Carried::Ended(reason, detail) => {
-                drop((self.down, self.up));
-                self.record.end(reason, detail);
-                SessionEnd::Ended(reason)
+    ) -> impl Future<Output = SessionEnd<D, U>> {
+        async move {
+            let streams = (&mut self.down, &mut self.up, &mut self.unsent);
+            match carry(streams, &mut self.record, cut, drain, stop).await {
+                Carried::Stopped => SessionEnd::Stopped(Box::new(self)),
+                Carried::Ended(reason, detail) => {
+                    drop((self.down, self.up));
+                    self.record.end(reason, detail);
+                    SessionEnd::Ended(reason)
+                }
             }
         }
     }
@@ -118,7 +121,9 @@ where
     // Only the end of the process drops this future in the middle.
     record.set_drop_reason(Reason::Drained);
     let (counters, counts) = (Counters::new(), record.counters());
-    let moved = move_bytes(down, up, unsent, &counters, stop);
+    // Each pinned once, here, and lent: every future that took it would hold room for it again.
+    let moved = pin!(move_bytes(down, up, unsent, &counters, stop));
+    let cut = pin!(cut);
     tokio::select! {
         biased;
         reason = cut => Carried::Ended(reason, None),
@@ -132,10 +137,13 @@ where
 
 /// Puts what was moved on the record's counters after every poll: telemetry and sockets are neighbours
 /// that do not know each other.
-async fn counted<T>(moved: impl Future<Output = T>, counters: &Counters, counts: &ByteCounts) -> T {
+fn counted<T>(
+    mut moved: Pin<&mut impl Future<Output = T>>,
+    counters: &Counters,
+    counts: &ByteCounts,
+) -> impl Future<Output = T> {
     let mut told = (0, 0);
-    let mut moved = pin!(moved);
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         let poll = moved.as_mut().poll(cx);
         let now = (counters.sent(), counters.received());
         // "Received" and "sent" are the server's view in telemetry, whoever reports.
@@ -148,7 +156,6 @@ async fn counted<T>(moved: impl Future<Output = T>, counters: &Counters, counts:
         told = now;
         poll
     })
-    .await
 }
 
 /// The pump that suits both streams: a socket and a tunnel's stream are joined without a copy, and
@@ -169,28 +176,30 @@ where
     if *unsent == Unsent::default() {
         if let (Some(tcp), Some(tunnel)) = (as_tcp(down), as_tunnel(up)) {
             let joined = mesh_hbone::join(tcp, tunnel, Side::Downstream, counters);
-            return or_stopped(joined, stop).await;
+            return or_stopped(pin!(joined), stop).await;
         }
         if let (Some(tunnel), Some(tcp)) = (as_tunnel(down), as_tcp(up)) {
             let joined = mesh_hbone::join(tcp, tunnel, Side::Upstream, counters);
-            return or_stopped(joined, stop).await;
+            return or_stopped(pin!(joined), stop).await;
         }
     }
     let mut pump = Pump::resume(std::mem::take(unsent));
     let pumped = poll_fn(|cx| pump.poll(cx, down, up, counters));
-    let end = or_stopped(pumped, stop.as_mut()).await;
+    let end = or_stopped(pin!(pumped), stop.as_mut()).await;
     if end.is_none() {
         *unsent = pump.into_unsent();
     }
     end
 }
 
-async fn or_stopped<T>(work: impl Future<Output = T>, stop: impl Future<Output = ()>) -> Option<T> {
-    tokio::select! {
-        biased;
-        done = work => Some(done),
-        () = stop => None,
-    }
+fn or_stopped<T>(
+    mut work: Pin<&mut impl Future<Output = T>>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> impl Future<Output = Option<T>> {
+    poll_fn(move |cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => stop.as_mut().poll(cx).map(|()| None),
+    })
 }
 
 fn as_tcp(stream: &mut dyn Any) -> Option<&mut TcpStream> {

@@ -33,14 +33,14 @@ pub enum IdentityError {
     ObjectName(String),
 }
 
-fn checked(field: &'static str, part: &str) -> Result<Arc<str>, IdentityError> {
+fn check(field: &'static str, part: &str) -> Result<(), IdentityError> {
     let ok = !part.is_empty()
         && part.len() <= 253
         && part
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
     if ok {
-        Ok(part.into())
+        Ok(())
     } else {
         Err(IdentityError::Part {
             field,
@@ -59,10 +59,27 @@ impl SpiffeId {
         namespace: &str,
         service_account: &str,
     ) -> Result<Self, IdentityError> {
+        let parts = [trust_domain, namespace, service_account];
+        let [trust_domain, namespace, service_account] = parts.map(Arc::from);
+        Self::shared(trust_domain, namespace, service_account)
+    }
+
+    /// As [`Self::new`], of parts that others hold as well.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn shared(
+        trust_domain: Arc<str>,
+        namespace: Arc<str>,
+        service_account: Arc<str>,
+    ) -> Result<Self, IdentityError> {
+        check("trust domain", &trust_domain)?;
+        check("namespace", &namespace)?;
+        check("service account", &service_account)?;
         Ok(Self {
-            trust_domain: checked("trust domain", trust_domain)?,
-            namespace: checked("namespace", namespace)?,
-            service_account: checked("service account", service_account)?,
+            trust_domain,
+            namespace,
+            service_account,
         })
     }
 

@@ -179,7 +179,9 @@ impl Workload {
 
     /// The identity its certificate carries, when its parts are valid.
     pub fn identity(&self) -> Option<SpiffeId> {
-        SpiffeId::new(&self.trust_domain, &self.namespace, &self.service_account).ok()
+        let parts = [&self.trust_domain, &self.namespace, &self.service_account];
+        let [trust_domain, namespace, account] = parts.map(Arc::clone);
+        SpiffeId::shared(trust_domain, namespace, account).ok()
     }
 
     /// Its name as an object.

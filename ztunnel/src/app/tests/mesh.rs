@@ -284,7 +284,7 @@ async fn captured(
         match side {
             Side::Outbound => {
                 let record = pod.node.metrics.connection(facts::outbound(peer));
-                outbound::serve(&worker, stream, peer, at, destination, record).await;
+                outbound::serve(worker, stream, peer, at, destination, record).await;
             }
             Side::Plaintext => {
                 let record = pod.node.metrics.connection(facts::inbound(peer, None));
