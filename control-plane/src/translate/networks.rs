@@ -11,7 +11,7 @@ use crate::objects::{Objects, annotation, label};
 use gateway_api::gateways::Gateway;
 use mesh_model::{
     Cidr, GatewayAddress, GatewayDestination, NetworkAddress, ObjectName, PORT_HBONE, Resource,
-    TunnelProtocol, Workload,
+    ServiceName, SpiffeId, TunnelProtocol, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -37,7 +37,8 @@ pub(super) fn of_pod(mesh: &Mesh, labels: &BTreeMap<String, String>) -> Arc<str>
     said.map_or_else(|| mesh.network.clone(), |n| n.as_str().into())
 }
 
-/// Tells workloads the gateway of their network, and services their addresses on each.
+/// Tells workloads the gateway of their network, and services their addresses on each, and who answers
+/// for them behind a gateway.
 pub(super) fn translate(objects: &Objects, mesh: &Mesh, out: &mut Output) {
     let mut gateways: BTreeMap<Arc<str>, GatewayAddress> = BTreeMap::new();
     let mut names = BTreeSet::new();
@@ -66,15 +67,7 @@ pub(super) fn translate(objects: &Objects, mesh: &Mesh, out: &mut Output) {
     if networks.iter().all(|network| *network == mesh.network) && names.is_empty() {
         return;
     }
-    let own_pods: BTreeSet<String> = objects
-        .pods
-        .iter()
-        .filter(|(pod, object)| {
-            let of = label(&object.metadata, LABEL_GATEWAY_NAME);
-            of.is_some_and(|of| names.contains(&ObjectName::new(pod.namespace.clone(), of)))
-        })
-        .map(|(pod, _)| format!("{}//Pod/{}/{}", mesh.cluster, pod.namespace, pod.name))
-        .collect();
+    let own_pods = own_pods(objects, mesh, &names);
     let services: BTreeSet<_> = names
         .iter()
         .map(|name| mesh.service_name(&name.namespace, &name.name))
@@ -103,6 +96,49 @@ pub(super) fn translate(objects: &Objects, mesh: &Mesh, out: &mut Output) {
             }
         }
         _ => {}
+    });
+    vouch(out);
+}
+
+/// The pods of these Gateways.
+fn own_pods(objects: &Objects, mesh: &Mesh, names: &BTreeSet<ObjectName>) -> BTreeSet<String> {
+    objects
+        .pods
+        .iter()
+        .filter(|(pod, object)| {
+            let of = label(&object.metadata, LABEL_GATEWAY_NAME);
+            of.is_some_and(|of| names.contains(&ObjectName::new(pod.namespace.clone(), of)))
+        })
+        .map(|(pod, _)| format!("{}//Pod/{}/{}", mesh.cluster, pod.namespace, pod.name))
+        .collect()
+}
+
+/// Adds to each service the identities of its endpoints behind network gateways. Who comes through one
+/// cannot tell which endpoint it got, and Istio's ztunnel goes by what the service vouches for, alone
+/// (interop/hbone.md, "Double HBONE"). A workload without an address stands for others.
+fn vouch(out: &mut Output) {
+    let mut behind: BTreeMap<ServiceName, BTreeSet<SpiffeId>> = BTreeMap::new();
+    out.change(|resource| {
+        if let Resource::Workload(w) = resource
+            && w.network_gateway.is_some()
+            && !w.addresses.is_empty()
+            && let Some(identity) = w.identity()
+        {
+            for service in w.services.keys() {
+                let known = behind.entry(service.clone()).or_default();
+                known.insert(identity.clone());
+            }
+        }
+    });
+    out.change(|resource| {
+        if let Resource::Service(s) = resource
+            && let Some(known) = behind.remove(&s.name)
+        {
+            let vouched = &mut Arc::make_mut(s).subject_alt_names;
+            let new = known.into_iter().filter(|id| !vouched.contains(id));
+            let new: Vec<SpiffeId> = new.collect();
+            vouched.extend(new);
+        }
     });
 }
 

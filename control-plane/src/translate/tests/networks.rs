@@ -146,3 +146,20 @@ status: {podIP: 10.1.0.2}
     let networks: Vec<&str> = web.vips.iter().map(|(network, _)| &**network).collect();
     assert_eq!(networks, ["east", "west"]);
 }
+
+#[test]
+fn a_service_vouches_for_its_endpoints_behind_a_gateway_and_for_no_other() {
+    let far = TWO.replace(
+        "west}}\nstatus",
+        "west}}\nspec: {serviceAccountName: far, containers: [{name: app}]}\nstatus",
+    );
+    let made = translated(&[&far, &gateway("edge", WEST, ""), POD]);
+    let vouched = |made: &Translation| {
+        let web = made.service("demo/web.demo.svc.cluster.local");
+        let names = web.subject_alt_names.iter().map(ToString::to_string);
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(vouched(&made), ["spiffe://cluster.local/ns/demo/sa/far"]);
+    // Without a gateway nobody comes from elsewhere.
+    assert!(vouched(&translated(&[&far])).is_empty());
+}
