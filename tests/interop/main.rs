@@ -27,6 +27,7 @@ mod pattern;
 mod roots;
 mod rows;
 mod shared;
+mod talk;
 
 use libtest_mimic::Arguments;
 use mesh_lab::isolate::{Side, isolate};

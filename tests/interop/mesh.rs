@@ -1,5 +1,5 @@
-//! Eight pods on two nodes, half of them behind our node proxy, half behind the peer, and one waypoint,
-//! one control plane and one authority, ours, for all.
+//! Pods on two nodes, half of them behind our node proxy, half behind the peer, and one waypoint, one
+//! control plane and one authority, ours, for all; and a third node whose pods are another network.
 
 use crate::apps::{self, Seen};
 use crate::matrix::Side;
@@ -26,12 +26,18 @@ const PODS: &str = include_str!("configuration/pods.yaml");
 const SERVICES: &str = include_str!("configuration/services.yaml");
 const POLICIES: &str = include_str!("configuration/policies.yaml");
 const WAYPOINT: &str = include_str!("configuration/waypoint.yaml");
+const WEST: &str = include_str!("configuration/west.yaml");
+const WEST_PODS: &str = include_str!("configuration/west_pods.yaml");
 /// The policy that is added and taken away.
 pub(crate) const CUT_POLICY: &str = include_str!("configuration/cut.yaml");
 
 /// The pod that is in no mesh: it has no redirection, and the control plane does not know it.
 pub(crate) const STRANGER: &str = "stranger";
 const STRANGER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 42, 1, 30);
+/// What leads into the other network; it alone reaches the pods there.
+pub(crate) const WEST_GATEWAY: &str = "west-gateway";
+/// Their node.
+const WEST_NODE: &str = "node-3";
 /// How long a program may take to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Lifetime of certificates, both sides. The authority dates them 120 s back, so their half life is 15 s
@@ -57,7 +63,8 @@ impl Mesh {
     /// Starts everything and waits until it is ready.
     pub(crate) async fn start(peer: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("interop-").tempdir()?;
-        let pods = pods::read(PODS)?;
+        let mut pods = pods::read(PODS)?;
+        pods.extend(pods::read(WEST_PODS)?);
         let topology = network(&pods)?;
         write_configuration(folder.path())?;
         for pod in pods.iter().filter(|pod| side(pod).is_some()) {
@@ -75,7 +82,7 @@ impl Mesh {
         };
         mesh.start_control().await?;
         let binaries = binaries()?;
-        for node in ["node-1", "node-2"] {
+        for node in ["node-1", "node-2", WEST_NODE] {
             let spec = mesh.our_proxy(&binaries, node, &pods)?;
             let place = mesh.topology.node(node)?.clone();
             mesh.run(&place, spec)?;
@@ -84,7 +91,7 @@ impl Mesh {
             let spec = match side(pod) {
                 Some(Side::Our) => continue,
                 Some(Side::Their) => mesh.their_proxy(&binaries, peer, pod)?,
-                None => mesh.waypoint(&binaries, pod)?,
+                None => mesh.gateway(&binaries, pod)?,
             };
             let place = mesh.topology.pod(&pod.name)?.clone();
             mesh.run(&place, spec)?;
@@ -103,6 +110,7 @@ impl Mesh {
     /// The proxy that serves a pod.
     pub(crate) fn proxy_of(&mut self, pod: &str) -> Result<&mut Process> {
         let name = match pod {
+            _ if pod.starts_with("our-west-") => format!("ztunnel {WEST_NODE}"),
             _ if pod.starts_with("our-") && pod.ends_with("-server") => "ztunnel node-2".to_owned(),
             _ if pod.starts_with("our-") => "ztunnel node-1".to_owned(),
             _ => peer_name(pod),
@@ -179,8 +187,10 @@ impl Mesh {
             otlp: None,
         };
         let address = self.topology.node(node)?.v4();
+        let network = if node == WEST_NODE { "west" } else { "" };
         Ok(proxy
             .ztunnel(node, address, &folder)
+            .env("NETWORK", network)
             .env("SECRET_TTL", SECRET_TTL)
             .env("CONNECTION_TERMINATION_DEADLINE", drain()))
     }
@@ -205,6 +215,7 @@ impl Mesh {
             .env("CA_ROOT_CA", &root)
             .env("ALT_CA_HOSTNAME", AUTHORITY_NAME)
             .env("AUTH_TOKEN", token.display().to_string())
+            .env("NETWORK", pod.network.as_deref().unwrap_or_default())
             .env("NODE_NAME", &pod.node)
             .env("POD_NAME", &pod.name)
             .env("POD_NAMESPACE", &pod.namespace)
@@ -219,7 +230,8 @@ impl Mesh {
             .env("RUST_LOG", "info"))
     }
 
-    fn waypoint(&self, binaries: &Path, pod: &PodSpec) -> Result<ProcessSpec> {
+    /// Ours: the waypoint, and what leads into the other network.
+    fn gateway(&self, binaries: &Path, pod: &PodSpec) -> Result<ProcessSpec> {
         let base = self.folder.path();
         let account = format!("{}/{}", pod.namespace, pod.service_account);
         let token = processes::token(binaries, base, &account, &pod.name, &pod.node)?;
@@ -303,7 +315,7 @@ fn background(topology: &Topology, pods: &[PodSpec], seen: &Seen) -> Result<Back
 }
 
 fn network(pods: &[PodSpec]) -> Result<Topology> {
-    let nodes = [("node-1", 1), ("node-2", 2)].map(|(name, number)| NodeSpec {
+    let nodes = [("node-1", 1), ("node-2", 2), (WEST_NODE, 3)].map(|(name, number)| NodeSpec {
         name: name.to_owned(),
         number,
     });
@@ -323,20 +335,29 @@ fn network(pods: &[PodSpec]) -> Result<Topology> {
         };
         places.push(place(&pod.name, &pod.node, address));
     }
-    Topology::create(&nodes, &places)
+    let topology = Topology::create(&nodes, &places)?;
+    let west = pods.iter().filter(|pod| pod.network.is_some());
+    let west: Vec<&str> = west
+        .map(|pod| pod.name.as_str())
+        .filter(|name| *name != WEST_GATEWAY)
+        .collect();
+    topology.separate(WEST_NODE, "west", &west, WEST_GATEWAY)?;
+    Ok(topology)
 }
 
 fn write_configuration(base: &Path) -> Result<()> {
     let folder = base.join("configuration");
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("pods.yaml"), PODS)?;
+    fs::write(folder.join("west.yaml"), WEST)?;
+    fs::write(folder.join("west-pods.yaml"), WEST_PODS)?;
     fs::write(folder.join("services.yaml"), SERVICES)?;
     fs::write(folder.join("policies.yaml"), POLICIES)?;
     fs::write(folder.join("waypoint.yaml"), WAYPOINT)?;
     Ok(())
 }
 
-/// Whose node proxy serves a pod; none serves the waypoint.
+/// Whose node proxy serves a pod; none serves the waypoint and the gateway.
 fn side(pod: &PodSpec) -> Option<Side> {
     let of_side = |side: &Side| pod.name.starts_with(side.as_str());
     [Side::Our, Side::Their].into_iter().find(of_side)

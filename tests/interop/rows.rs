@@ -4,7 +4,8 @@ use crate::apps::{
     ANYONE, BULK, BULK_BYTES, CUT, DENIED, ECHO, MIRROR, SERVER_FIRST, SERVER_FIRST_BYTES,
 };
 use crate::matrix::{Pair, Side};
-use crate::mesh::{CUT_POLICY, DRAIN, Mesh, STRANGER};
+use crate::mesh::{CUT_POLICY, DRAIN, Mesh, STRANGER, WEST_GATEWAY};
+use crate::talk::{WAIT, ended, finish, from, ping, until};
 use crate::{names, pattern, roots};
 use anyhow::{Context, Result, bail, ensure};
 use mesh_lab::client::{Outcome, Target, tcp_exchange, tcp_outcome};
@@ -12,14 +13,11 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How long anything small may take.
-const WAIT: Duration = Duration::from_secs(15);
 /// How long the bulk transfer may take.
 const BULK_WAIT: Duration = Duration::from_secs(120);
 /// How long both proxies may take to renew: half life is 15 s after the issue.
@@ -48,6 +46,11 @@ pub(crate) enum Row {
     WaypointServiceV6,
     WaypointPodV4,
     WaypointPodV6,
+    Network,
+    NetworkServerEnds,
+    NetworkBulk,
+    NetworkMany,
+    NetworkDenied,
     Rotation,
     NewRoot,
     Drain,
@@ -75,6 +78,11 @@ pub(crate) const ROWS: &[Row] = &[
     Row::WaypointServiceV6,
     Row::WaypointPodV4,
     Row::WaypointPodV6,
+    Row::Network,
+    Row::NetworkServerEnds,
+    Row::NetworkBulk,
+    Row::NetworkMany,
+    Row::NetworkDenied,
     Row::Rotation,
     Row::NewRoot,
     Row::Drain,
@@ -103,6 +111,11 @@ impl Row {
             Self::WaypointServiceV6 => "waypoint for a service, IPv6",
             Self::WaypointPodV4 => "waypoint for a pod, IPv4",
             Self::WaypointPodV6 => "waypoint for a pod, IPv6",
+            Self::Network => "other network, through our gateway",
+            Self::NetworkServerEnds => "other network: server ends first",
+            Self::NetworkBulk => "other network: 100 MiB each way, compared",
+            Self::NetworkMany => "other network: 200 connections at a time",
+            Self::NetworkDenied => "other network: denied as another identity",
             Self::Rotation => "both certificates renewed during traffic",
             Self::NewRoot => "root of the authority replaced in traffic",
             Self::Drain => "server proxy drains, live connection goes on",
@@ -117,9 +130,21 @@ impl Row {
         self != Self::NewRoot || pair.client != pair.server
     }
 
+    /// Whether the server is on the other network.
+    fn is_across(self) -> bool {
+        matches!(
+            self,
+            Self::Network
+                | Self::NetworkServerEnds
+                | Self::NetworkBulk
+                | Self::NetworkMany
+                | Self::NetworkDenied
+        )
+    }
+
     /// Tries it; what is worth a note in the table comes back.
     pub(crate) async fn run(self, mesh: &mut Mesh, pair: Pair) -> Result<String> {
-        let at = Ends::new(mesh, pair)?;
+        let at = Ends::new(mesh, pair, self)?;
         match self {
             Self::PodV4 => at.keeps_source(mesh, at.server_v4, at.client_v4).await,
             Self::PodV6 => at.keeps_source(mesh, at.server_v6, at.client_v6).await,
@@ -142,6 +167,11 @@ impl Row {
             Self::WaypointServiceV6 => at.waypoint(mesh, Asked::Service, true).await,
             Self::WaypointPodV4 => at.waypoint(mesh, Asked::Pod, false).await,
             Self::WaypointPodV6 => at.waypoint(mesh, Asked::Pod, true).await,
+            Self::Network => at.across(mesh).await,
+            Self::NetworkServerEnds => at.server_ends_first(mesh).await,
+            Self::NetworkBulk => at.bulk(mesh).await,
+            Self::NetworkMany => at.many(mesh).await,
+            Self::NetworkDenied => at.denied_across(mesh).await,
             Self::Rotation => at.rotation(mesh).await,
             Self::NewRoot => at.new_root(mesh).await,
             Self::Drain => at.drain(mesh).await,
@@ -172,13 +202,18 @@ struct Ends {
 }
 
 impl Ends {
-    fn new(mesh: &Mesh, pair: Pair) -> Result<Self> {
+    fn new(mesh: &Mesh, pair: Pair, row: Row) -> Result<Self> {
         let client = format!("{}-client", pair.client.as_str());
-        let server = format!("{}-server", pair.server.as_str());
         let number = match pair.server {
             Side::Our => 1,
             Side::Their => 2,
         };
+        let (place, number) = if row.is_across() {
+            ("west-server", 20 + number)
+        } else {
+            ("server", number)
+        };
+        let server = format!("{}-{place}", pair.server.as_str());
         let (from, to) = (mesh.pod(&client)?, mesh.pod(&server)?);
         Ok(Self {
             other: format!("{}-other", pair.client.as_str()),
@@ -320,11 +355,41 @@ impl Ends {
         Ok(String::new())
     }
 
+    /// Through the gateway, from which the server takes it to come.
+    async fn across(&self, mesh: &Mesh) -> Result<String> {
+        let note = self.exchange(mesh, self.vip_v4, MIRROR - 8000).await?;
+        let visit = mesh.seen.last(&self.server, MIRROR);
+        let seen = visit.context("no connection arrived")?.from;
+        let gateway = mesh.pod(WEST_GATEWAY)?.v4();
+        ensure!(seen == gateway, "the server saw {seen}, not the gateway");
+        Ok(note)
+    }
+
+    /// The far proxy knows the client: by ALLOW the one port is for `client`, by DENY the other is not
+    /// for `other`.
+    async fn denied_across(&self, mesh: &Mesh) -> Result<String> {
+        for port in [ECHO, ANYONE] {
+            let target = from(mesh, &self.other, self.vip_v4, port - 8000)?;
+            self.ends(mesh, &target, port)
+                .await
+                .with_context(|| format!("to port {port}"))?;
+            let target = self.target(mesh, self.vip_v4, port - 8000)?;
+            let answer = tcp_exchange(&target, b"hello", WAIT).await;
+            let answer = answer.with_context(|| format!("as client, to port {port}"))?;
+            ensure!(answer == b"hello", "no answer on port {port}");
+        }
+        Ok(String::new())
+    }
+
     /// A connection from a pod must end without a byte, and the server must not see it.
     async fn refused(&self, mesh: &Mesh, pod: &str, port: u16) -> Result<String> {
-        let before = mesh.seen.count(&self.server, port);
         let target = from(mesh, pod, self.server_v4, port)?;
-        let outcome = tcp_outcome(&target, b"let me in", WAIT).await;
+        self.ends(mesh, &target, port).await
+    }
+
+    async fn ends(&self, mesh: &Mesh, target: &Target, port: u16) -> Result<String> {
+        let before = mesh.seen.count(&self.server, port);
+        let outcome = tcp_outcome(target, b"let me in", WAIT).await;
         let note = match outcome {
             Outcome::Ended => "ended",
             Outcome::Reset => "reset",
@@ -498,50 +563,4 @@ impl Ends {
         }
         bail!("not tried")
     }
-}
-
-fn from(mesh: &Mesh, pod: &str, ip: IpAddr, port: u16) -> Result<Target> {
-    Ok(Target::new(SocketAddr::new(ip, port)).from_place(mesh.pod(pod)?))
-}
-
-/// A kilobyte to an echo and back.
-async fn ping(stream: &mut TcpStream) -> Result<()> {
-    let exchange = async {
-        let mut back = [0; 1024];
-        stream.write_all(&[7; 1024]).await?;
-        stream.read_exact(&mut back).await?;
-        ensure!(back == [7; 1024], "other bytes came back");
-        Ok(())
-    };
-    timeout(WAIT, exchange).await.context("no echo")?
-}
-
-/// Ends a connection to an echo, which must end too, without another byte.
-async fn finish(mut stream: TcpStream) -> Result<()> {
-    stream.shutdown().await?;
-    let count = timeout(WAIT, stream.read(&mut [0; 16]))
-        .await
-        .context("no end")??;
-    ensure!(count == 0, "bytes after the last");
-    Ok(())
-}
-
-/// Waits until a connection ends, in whatever way.
-async fn ended(stream: &mut TcpStream) -> Result<()> {
-    match stream.read(&mut [0; 16]).await {
-        Ok(0) | Err(_) => Ok(()),
-        Ok(count) => bail!("{count} bytes instead of the end"),
-    }
-}
-
-/// Asks until it holds; whether it did in time.
-async fn until(within: Duration, holds: impl AsyncFn() -> bool) -> bool {
-    let started = Instant::now();
-    while started.elapsed() < within {
-        if holds().await {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    false
 }

@@ -144,6 +144,7 @@ fn described(pod: &Pod) -> PodSpec {
         node: pod.node.to_owned(),
         service_account: pod.name.clone(),
         role: PodRole::Ambient,
+        network: None,
     }
 }
 

@@ -136,7 +136,7 @@ impl Topology {
         let (name, place) = named(&pod.name, pod.address)?;
         place.enter(|| settings(false))??;
         ip(&(pod_link(pod) + "\n"))?;
-        let port = port_name(pod);
+        let port = port_name(pod.address);
         node.enter(|| ip(&format!("link set {port} master pods up\n")))??;
         place.enter(|| ip(&pod_batch(pod, node.v4())))??;
         Ok(self.pods.entry(name).or_insert(place))
@@ -151,6 +151,33 @@ impl Topology {
         let place = place.with_context(|| format!("the lab has no pod {name}"))?;
         place.enter(|| ip("link del eth0\n"))??;
         ip(&format!("netns del {name}\n"))
+    }
+
+    /// Takes pods of a node off its bridge and puts them on one of their own, another network: of all
+    /// places only `gateway`, a pod of the same node, has a leg there and reaches them, by IPv4.
+    ///
+    /// # Errors
+    /// When the node or a pod is not there, or a command fails.
+    pub fn separate(&self, node: &str, network: &str, pods: &[&str], gateway: &str) -> Result<()> {
+        let gateway = self.pod(gateway)?;
+        let [_, _, third, fourth] = gateway.v4().octets();
+        let leg = format!("{network}-{third}-{fourth}");
+        let mut at_node = vec![bridge(network), format!("link set {network} up")];
+        let mut at_gateway = vec!["link set eth1 up".to_owned()];
+        for pod in pods {
+            let address = self.pod(pod)?.v4();
+            at_node.push(format!("link set {} master {network}", port_name(address)));
+            let route = format!("route add {address}/32 dev eth1 src {}", gateway.v4());
+            at_gateway.push(route);
+        }
+        at_node.push(format!(
+            "link add {leg} type veth peer name eth1 netns {}",
+            gateway.name()
+        ));
+        at_node.push(format!("link set {leg} master {network} up"));
+        self.node(node)?
+            .enter(|| ip(&(at_node.join("\n") + "\n")))??;
+        gateway.enter(|| ip(&(at_gateway.join("\n") + "\n")))?
     }
 
     /// A pod.
@@ -225,8 +252,8 @@ fn uplink_name(number: u8) -> String {
 }
 
 /// A pod's port of its node's bridge.
-fn port_name(pod: &PodSpec) -> String {
-    let [_, _, third, fourth] = pod.address.octets();
+fn port_name(pod: Ipv4Addr) -> String {
+    let [_, _, third, fourth] = pod.octets();
     format!("pod-{third}-{fourth}")
 }
 
@@ -344,7 +371,7 @@ fn links_batch(nodes: &[NodeSpec], pods: &[PodSpec]) -> String {
 }
 
 fn pod_link(pod: &PodSpec) -> String {
-    let port = port_name(pod);
+    let port = port_name(pod.address);
     let PodSpec { name, node, .. } = pod;
     format!("link add eth0 netns {name} type veth peer name {port} netns {node}")
 }
@@ -353,7 +380,10 @@ fn node_batch(node: &NodeSpec, pods: &[PodSpec]) -> String {
     let mut lines = vec!["link set lo up".to_owned(), bridge("pods")];
     lines.push("link set uplink master pods up".to_owned());
     for pod in pods.iter().filter(|pod| pod.node == node.name) {
-        lines.push(format!("link set {} master pods up", port_name(pod)));
+        lines.push(format!(
+            "link set {} master pods up",
+            port_name(pod.address)
+        ));
     }
     lines.push("link set pods up".to_owned());
     lines.extend(addresses(node_address(node.number), "pods"));

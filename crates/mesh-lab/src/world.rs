@@ -331,7 +331,7 @@ fn redirect(topology: &Topology, pod: &PodSpec) -> Result<()> {
     let mode = match pod.role {
         PodRole::Ambient => Mode::InPod(InPodOptions::default()),
         PodRole::Sidecar => Mode::Sidecar(SidecarOptions::default()),
-        PodRole::Gateway | PodRole::Waypoint => return Ok(()),
+        PodRole::Gateway | PodRole::Waypoint | PodRole::NetworkGateway => return Ok(()),
     };
     topology
         .pod(&pod.name)?

@@ -13,7 +13,6 @@ use serde_json::Value;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 const NODE: &str = "node-2";
@@ -165,17 +164,7 @@ fn places(running: &mut Running) -> Result<(Place, Place)> {
         topology.pod(SERVER.0)?.clone(),
         topology.pod(GATEWAY.0)?.clone(),
     );
-    let batch = "link add west type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n\
-                 link set west up\n\
-                 link set pod-2-190 master west\n\
-                 link add west-2-191 type veth peer name eth1 netns west-gateway\n\
-                 link set west-2-191 master west up\n";
-    let ip = || Command::new("ip");
-    topology
-        .node(NODE)?
-        .output(ip().args(["-batch", "-"]), batch)?;
-    let batch = "link set eth1 up\nroute add 10.42.2.190/32 dev eth1 src 10.42.2.191\n";
-    gateway.output(ip().args(["-batch", "-"]), batch)?;
+    topology.separate(NODE, "west", &[SERVER.0], GATEWAY.0)?;
     let rules = RuleSet::new(&Mode::InPod(InPodOptions::default()));
     server.enter(|| rules.apply())??;
     Ok((server, gateway))
@@ -235,10 +224,10 @@ async fn start_gateway(running: &Running, place: &Place) -> Result<Process> {
         address: GATEWAY.1.into(),
         node: NODE.to_owned(),
         service_account: name.to_owned(),
-        role: mesh_lab::world::pods::PodRole::Sidecar,
+        role: mesh_lab::world::pods::PodRole::NetworkGateway,
+        network: Some("west".to_owned()),
     };
-    let spec = proxy.of_pod(&pod)?.args(["--role", "network-gateway"]);
-    let mut process = Process::start(place, spec.env("NETWORK", "west"))?;
+    let mut process = Process::start(place, proxy.of_pod(&pod)?)?;
     process.ready(&Ready::mesh(), PATIENCE).await?;
     Ok(process)
 }

@@ -16,6 +16,8 @@ pub enum PodRole {
     Gateway,
     /// It is a waypoint.
     Waypoint,
+    /// It leads into another network.
+    NetworkGateway,
 }
 
 /// A pod of the demo.
@@ -33,6 +35,8 @@ pub struct PodSpec {
     pub service_account: String,
     /// What serves its traffic.
     pub role: PodRole,
+    /// Its network, when its label `topology.istio.io/network` names one.
+    pub network: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -86,8 +90,11 @@ fn pod(object: PodObject) -> Result<PodSpec> {
     let gateway = labels
         .get("gateway.networking.k8s.io/gateway-name")
         .map(String::as_str);
+    let network = labels.get("topology.istio.io/network").cloned();
     let role = if gateway == Some("waypoint") {
         PodRole::Waypoint
+    } else if gateway.is_some() && network.is_some() {
+        PodRole::NetworkGateway
     } else if gateway.is_some() {
         PodRole::Gateway
     } else if annotations.contains_key("ambient.istio.io/redirection") {
@@ -104,6 +111,7 @@ fn pod(object: PodObject) -> Result<PodSpec> {
         node: object.spec.node_name,
         service_account: object.spec.service_account_name,
         role,
+        network,
     })
 }
 
@@ -120,5 +128,24 @@ mod tests {
         assert_eq!(role("waypoint"), PodRole::Waypoint);
         assert_eq!(role("frontend"), PodRole::Sidecar);
         assert_eq!(role("ratings"), PodRole::Ambient);
+    }
+
+    #[test]
+    fn a_gateway_with_a_network_leads_there() {
+        let pod = "
+apiVersion: v1
+kind: Pod
+metadata:
+  name: edge
+  namespace: demo
+  labels: {gateway.networking.k8s.io/gateway-name: edge, topology.istio.io/network: west}
+spec: {nodeName: node-1, serviceAccountName: edge}
+status: {podIP: 10.42.1.9}
+";
+        let pod = read(pod).unwrap().remove(0);
+        assert_eq!(
+            (pod.role, pod.network.as_deref()),
+            (PodRole::NetworkGateway, Some("west"))
+        );
     }
 }

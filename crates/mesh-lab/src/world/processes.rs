@@ -132,6 +132,7 @@ impl Proxy<'_> {
             PodRole::Sidecar => ("sidecar", "sidecar"),
             PodRole::Waypoint => ("waypoint", "sidecar"),
             PodRole::Gateway => ("gateway", "ingress-gateway"),
+            PodRole::NetworkGateway => ("network-gateway", "sidecar"),
             PodRole::Ambient => bail!("pod {}: its proxy is the node's", pod.name),
         };
         let name = format!("{kind} {}", pod.name);
@@ -140,8 +141,13 @@ impl Proxy<'_> {
             .env("POD_NAME", &pod.name)
             .env("POD_NAMESPACE", &pod.namespace)
             .env("SERVICE_ACCOUNT", &pod.service_account);
+        let spec = match &pod.network {
+            Some(network) => spec.env("NETWORK", network),
+            None => spec,
+        };
         Ok(match pod.role {
             PodRole::Waypoint => spec.args(["--role", "waypoint"]),
+            PodRole::NetworkGateway => spec.args(["--role", "network-gateway"]),
             PodRole::Gateway => spec.env("GATEWAY", format!("{}/edge", pod.namespace)),
             _ => spec,
         })
