@@ -126,8 +126,14 @@ impl Row {
 
     /// Whether there is something to try.
     pub(crate) fn is_for(self, pair: Pair) -> bool {
-        // What concerns all proxies at once is tried two times.
-        self != Self::NewRoot || pair.client != pair.server
+        match self {
+            // What concerns all proxies at once is tried two times.
+            Self::NewRoot => pair.client != pair.server,
+            // The peer drops its inner tunnel, with what it has not sent yet, once both directions have
+            // ended for it; where the client's bytes are the last, they may be lost.
+            Self::NetworkServerEnds | Self::NetworkBulk => pair.client == Side::Our,
+            _ => true,
+        }
     }
 
     /// Whether the server is on the other network.
