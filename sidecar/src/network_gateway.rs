@@ -16,6 +16,7 @@ use mesh_hbone::Incoming;
 use mesh_l4::{AttemptError, DialError, Reach, run_session};
 use mesh_l7::{Authorization, OwnedScope};
 use mesh_model::{Reason, Snapshot};
+use mesh_net::{ConnectOptions, Link};
 use mesh_plan::{Authority, Client, Refusal, Target, Transport};
 use mesh_telemetry::{ConnectionRecord, Party};
 use std::net::SocketAddr;
@@ -162,6 +163,11 @@ async fn connect(
         let detail = format!("{} takes no tunnel", target.destination);
         return Err(Refusal::new(Reason::NoEndpoint, detail).into());
     }
-    let up = mesh_net::connect(target.address, &worker.dialer.connect).await;
+    let options = ConnectOptions {
+        // What goes over it is one, if not ours.
+        link: Link::Tunnel,
+        ..worker.dialer.connect.clone()
+    };
+    let up = mesh_net::connect(target.address, &options).await;
     Ok(up.map_err(DialError::from)?)
 }

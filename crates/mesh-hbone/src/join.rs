@@ -39,8 +39,9 @@ pub async fn join(
     counters: &Counters,
 ) -> PumpEnd {
     let (mut collecting, mut delivering) = (Way::Open, Way::Open);
+    // Why the tunnel takes nothing more: its other side may have said all it had, and gone.
+    let mut refused = None;
     let outcome = poll_fn(|cx| {
-        // Delivering first: what came before a fault is passed on.
         let delivered = deliver(cx, &mut delivering, tcp, tunnel, |n| match tcp_is {
             Side::Downstream => counters.add_received(n),
             Side::Upstream => counters.add_sent(n),
@@ -48,16 +49,22 @@ pub async fn join(
         if let Poll::Ready(Err(fault)) = delivered {
             return Poll::Ready(Err(fault));
         }
-        let collected = collect(cx, &mut collecting, tcp, tunnel, |n| match tcp_is {
-            Side::Downstream => counters.add_sent(n),
-            Side::Upstream => counters.add_received(n),
-        });
-        if let Poll::Ready(Err(fault)) = collected {
-            return Poll::Ready(Err(fault));
+        if refused.is_none() {
+            let collected = collect(cx, &mut collecting, tcp, tunnel, |n| match tcp_is {
+                Side::Downstream => counters.add_sent(n),
+                Side::Upstream => counters.add_received(n),
+            });
+            match ready!(collected) {
+                Err(fault @ Fault::Tunnel(_)) => refused = Some(fault),
+                collected => collected?,
+            }
         }
-        ready!(collected).ok();
+        if refused.is_some() {
+            discard(cx, &mut collecting, tcp);
+        }
+        // What came before the fault is passed on, however slowly the socket takes it.
         ready!(delivered).ok();
-        Poll::Ready(Ok(()))
+        Poll::Ready(refused.take().map_or(Ok(()), Err))
     });
     match outcome.await {
         Ok(()) => PumpEnd::Complete,
@@ -141,6 +148,30 @@ fn read_some(
         }
         Poll::Ready(Ok(read))
     })
+}
+
+/// Takes what the socket brings and nobody wants: an application that waits to be read would not read
+/// either, and a socket closed with bytes unread resets the connection and loses what it had to send.
+fn discard(cx: &mut Context<'_>, way: &mut Way, tcp: &mut TcpStream) {
+    let mut rounds = 0;
+    while *way == Way::Open {
+        if rounds == ROUNDS_MAX {
+            cx.waker().wake_by_ref();
+            return;
+        }
+        rounds += 1;
+        let read = with_input(|input| {
+            input.reserve(READ_BYTES);
+            let read = pin!(tcp.read_buf(input)).poll(cx);
+            input.clear();
+            read
+        });
+        match read {
+            Poll::Pending => return,
+            Poll::Ready(Ok(0) | Err(_)) => *way = Way::Done,
+            Poll::Ready(Ok(_)) => {}
+        }
+    }
 }
 
 /// From the tunnel to the socket.

@@ -131,11 +131,11 @@ fn kernels() -> io::Result<String> {
 /// To be called before the socket connects or listens, as an algorithm that paces leaves the pacing
 /// behind; what a listener accepts inherits it.
 pub(crate) fn apply(link: Link, socket: &SockRef<'_>) {
-    let decided = OF_PROCESS.get_or_init(|| decide(&Congestion::default()));
+    let decided = || OF_PROCESS.get_or_init(|| decide(&Congestion::default()));
     let name = match link {
         Link::Network => None,
-        Link::Tunnel => decided.tunnel.as_deref(),
-        Link::Machine => decided.machine.as_deref(),
+        Link::Tunnel => decided().tunnel.as_deref(),
+        Link::Machine => decided().machine.as_deref(),
     };
     set(socket, name);
 }

@@ -1,6 +1,7 @@
 //! A socket on each side of a tunnel, over real TCP.
 
 use super::*;
+use crate::Windows;
 use crate::testing::{Tunnel, in_time, tcp_pair};
 use tokio::io::AsyncWriteExt;
 
@@ -142,6 +143,51 @@ fn an_application_that_does_not_read_stops_its_own_stream_only() {
         assert!(
             matches!(ends, [PumpEnd::Complete, PumpEnd::Complete]),
             "{ends:?}"
+        );
+    });
+}
+
+#[test]
+fn what_came_before_a_reset_is_delivered_though_the_application_still_talks() {
+    // More than the sockets between take at once.
+    const BYTES: u32 = 24 << 20;
+    let windows = Windows {
+        stream_bytes: 2 * BYTES,
+        connection_bytes: 2 * BYTES,
+        ..Windows::default()
+    };
+    in_time(async |scope| {
+        let mut tunnel = Tunnel::with_windows(&scope, windows);
+        let (mut client, mut down) = tcp_pair().await;
+        let (mut near, mut far) = tunnel.pair().await;
+        far.write_all(&vec![9; BYTES as usize]).await.unwrap();
+        drop(far);
+        // Until the reset is there: nothing more is taken.
+        while near.put_slice(b".").is_ok() {
+            tokio::task::yield_now().await;
+        }
+        client.write_all(b"not heard any more").await.unwrap();
+        let counters = Counters::new();
+        let joined = async {
+            let end = join(&mut down, &mut near, Side::Downstream, &counters).await;
+            drop(down);
+            end
+        };
+        let talk = async move {
+            let (mut heard, mut piece) = (0, vec![0; 1 << 16]);
+            loop {
+                match client.read(&mut piece).await {
+                    Ok(0) | Err(_) => return heard,
+                    Ok(read) => heard += read,
+                }
+            }
+        };
+        let (end, heard) = tokio::join!(joined, talk);
+        assert_eq!(heard, BYTES as usize);
+        let failed = matches!(end, PumpEnd::Failed { side, .. } if side == Side::Upstream);
+        assert!(
+            failed,
+            "what the application said was not delivered: {end:?}"
         );
     });
 }
