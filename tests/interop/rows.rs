@@ -130,7 +130,7 @@ impl Row {
             // What concerns all proxies at once is tried two times.
             Self::NewRoot => pair.client != pair.server,
             // The peer drops its inner tunnel, with what it has not sent yet, once both directions have
-            // ended for it; where the client's bytes are the last, they may be lost.
+            // ended for it. Some of the client's last bytes were lost here; how many by us is not known.
             Self::NetworkServerEnds | Self::NetworkBulk => pair.client == Side::Our,
             _ => true,
         }
